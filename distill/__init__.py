@@ -1,0 +1,1 @@
+"""Distillation: dual-head students trained on rationales (`dhrd-distill`)."""

@@ -1,0 +1,1 @@
+"""Teachers: label-consistent rationales as JSONL (`dhrd-teach`)."""

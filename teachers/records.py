@@ -1,0 +1,105 @@
+"""Rationale records: `rationales.jsonl`, one JSON object per line, append-only.
+
+Two kinds of lines are read: full records, as `dhrd-teach` writes them, and bare lines
+`{"task", "split", "index", "rationale"}`, as people already have them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dhrd_plugin.decisions import Decision
+from dhrd_plugin.errors import DHRDError
+
+SCHEMA = "dhrd.rationale/1"
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of every line of a JSONL file; blank lines are passed over.
+
+    Raises:
+        DHRDError: a file that cannot be read, or a line that is no JSON object (named).
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DHRDError(
+            f"Cannot read rationales from {path}: {error.strerror or error}. "
+            "Write them with `dhrd-teach --output F.jsonl` or name another file."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DHRDError(f"{path} is not UTF-8 text ({error}); rationales are JSON lines.") from None
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            torn = ""
+            if number == len(lines):
+                torn = " An interruption cut it short: the same `dhrd-teach` command repairs it."
+            raise DHRDError(f"{path}:{number}: not valid JSON ({error.msg}).{torn}") from None
+        if not isinstance(record, dict):
+            raise DHRDError(f"{path}:{number}: got {type(record).__name__}, need a JSON object.")
+        yield number, record
+
+
+def decision_id(record: Mapping[str, Any], where: str) -> str:
+    """The `task/split/index` that a record or bare line belongs to.
+
+    Raises:
+        DHRDError: a missing or mistyped field; `where` (file:line) is named.
+    """
+    for field, kind in (("task", str), ("split", str), ("index", int), ("rationale", str)):
+        value = record.get(field)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise DHRDError(
+                f"{where}: field {field!r} is {value!r}, need {kind.__name__}. "
+                'A line is {"task": …, "split": …, "index": …, "rationale": …}.'
+            )
+    return f"{record['task']}/{record['split']}/{record['index']}"
+
+
+def load_rationales(
+    paths: Sequence[str | Path], decisions: Mapping[str, Decision]
+) -> dict[str, dict[str, Any]]:
+    """The record of every decision in `decisions` that has one, by decision id.
+
+    Records of other tasks are passed over, so that one file may serve several students. The last
+    record of a row wins.
+
+    Args:
+        decisions: all decisions of the splits in question, by id.
+
+    Raises:
+        DHRDError: an index outside its split, or a row whose text is no longer what the rationale
+            was written for (`input_sha`); file and line are named.
+    """
+    splits = {decision_id_.rsplit("/", 1)[0] for decision_id_ in decisions}
+    found: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        for number, record in read_lines(path):
+            where = f"{path}:{number}"
+            key = decision_id(record, where)
+            if key.rsplit("/", 1)[0] not in splits:
+                continue
+            decision = decisions.get(key)
+            if decision is None:
+                raise DHRDError(
+                    f"{where}: there is no row {key}. The index counts rows from 0 after the "
+                    "task's process_docs; was the file written for another version of the data?"
+                )
+            sha = record.get("input_sha")
+            if sha is not None and sha != decision.input_sha:
+                raise DHRDError(
+                    f"{where}: row {key} has changed since its rationale was written (input_sha "
+                    f"{sha}, now {decision.input_sha}).\nThe task's prompt or data is another one: "
+                    "write the rationales anew (`dhrd-teach --new`)."
+                )
+            found[key] = record
+    return found
