@@ -31,11 +31,9 @@ def task_folders() -> list[Path]:
 
 def stock_record_loads() -> bool:
     """Whether the installed transformers still has what the harness's `record` task imports."""
-    return any(
-        (Path(entry) / "transformers" / "data" / "metrics" / "squad_metrics.py").is_file()
-        for entry in sys.path
-        if entry
-    )
+    installed = (Path(entry) / "transformers" for entry in sys.path)
+    first = next((folder for folder in installed if folder.is_dir()), None)
+    return first is not None and (first / "data" / "metrics" / "squad_metrics.py").is_file()
 
 
 def load_task(name: str, include_path: str | None = None) -> Any:
@@ -107,7 +105,8 @@ def split_docs(task: Any, split: str) -> Any:
         have = [name for name, (there, _) in sources.items() if there()]
         raise DHRDError(
             f"Task {task.config.task!r} has no {split} split "
-            f"(it has: {', '.join(have) or 'none'}). Its YAML needs `training_split:` to be taught and distilled."
+            f"(it has: {', '.join(have) or 'none'}). "
+            "Its YAML needs `training_split:` to be taught and distilled."
         )
     return docs()
 

@@ -1,0 +1,124 @@
+"""Fold runs into rows: the runs of one setting on one task, checked to be comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from dhrd_plugin import stats
+from dhrd_plugin.errors import DHRDError
+from dhrd_plugin.results import Run, TaskScore
+
+COT_MARK = " (CoT)"
+
+
+@dataclass
+class Arm:
+    """The runs of one row on one task, all on the same documents."""
+
+    scores: list[TaskScore] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those that every run reports."""
+        first, *others = self.scores
+        return [m for m in first.metrics if all(m in other.metrics for other in others)]
+
+    @property
+    def identities(self) -> list[str]:
+        return [run.identity for run in self.runs]
+
+    def values(self, metrics: Sequence[str]) -> list[float]:
+        """Per run the mean of `metrics`."""
+        return [fmean(score.metrics[m] for m in metrics) for score in self.scores]
+
+    def sums(self, metrics: Sequence[str]) -> list[stats.ClusterSums] | None:
+        """Per run the mean of `metrics` as cluster sums; None if one cannot be recomputed."""
+        found = []
+        for score in self.scores:
+            clusters = [sample.cluster for sample in score.samples]
+            parts = [
+                stats.recompute([s.values[m] for s in score.samples], clusters, score.metrics[m])
+                for m in metrics
+            ]
+            known = [part for part in parts if part is not None]
+            if len(known) < len(parts):
+                return None
+            found.append(stats.average_sums(known))
+        return found
+
+    def seed_errors(self, metrics: Sequence[str]) -> list[stats.ErrorTerm]:
+        """None for a single run, whose seed error cannot be known."""
+        values = self.values(metrics)
+        return [stats.seed_error(values)] if len(values) > 1 else []
+
+
+Arms = dict[str, dict[str, Arm]]  # row name -> column -> arm
+
+
+def fold(runs: Sequence[Run]) -> Arms:
+    """Rows in the order of `runs` (none superseded), CoT right below its own row.
+
+    Raises:
+        DHRDError: runs of one row that are no seeds of one setting, or on different documents.
+    """
+    names = list(dict.fromkeys(run.name for run in runs))
+    pairs = [(run, score) for run in runs for score in run.scores]
+    pairs.sort(key=lambda pair: (names.index(pair[0].name), pair[1].cot))
+    arms: Arms = {}
+    for run, score in pairs:
+        row = arms.setdefault(run.name + COT_MARK * score.cot, {})
+        arm = row.setdefault(score.column, Arm())
+        if arm.scores:
+            _check_same_setting(arm, run, score)
+            check_same_documents(arm.scores[0], score)
+        arm.runs.append(run)
+        arm.scores.append(score)
+    return arms
+
+
+def _check_same_setting(arm: Arm, run: Run, score: TaskScore) -> None:
+    if run.named:
+        return
+    shots = arm.scores[0].num_fewshot
+    for other in arm.runs:
+        if other.recipe == run.recipe and other.seed != run.seed and shots == score.num_fewshot:
+            continue
+        raise DHRDError(
+            f"Two different models would share the row {run.name!r}:\n{other.path}\n{run.path}\n"
+            "Name them: NAME=PATH (paths of one NAME are folded as seeds), or leave one out."
+        )
+
+
+def check_same_documents(reference: TaskScore, score: TaskScore) -> None:
+    """Gold answers are compared within a task; a CoT twin writes them in another form."""
+    same_task = reference.task == score.task
+    for expected, got in zip(reference.samples, score.samples, strict=False):
+        same = (expected.doc_id, expected.doc_hash) == (got.doc_id, got.doc_hash)
+        if not same or (same_task and expected.target != got.target):
+            raise DHRDError(
+                f"{score.samples_path}: document {got.doc_id} is not document {expected.doc_id} "
+                f"of {reference.samples_path}.\nRuns are compared on the same documents only: "
+                "evaluate both on the same data and task version."
+            )
+    if reference.n != score.n:
+        raise DHRDError(
+            f"{score.samples_path}: {score.n} documents, but {reference.samples_path} has "
+            f"{reference.n}.\nRuns are compared on the same documents only: evaluate both with "
+            "the same --limit."
+        )
+
+
+def find_row(asked: str, arms: Arms) -> str:
+    """A row by its name, or by a part of it that no other row (CoT apart) has."""
+    if asked in arms:
+        return asked
+    close = [
+        name for name in arms if asked.casefold() in name.casefold() and not name.endswith(COT_MARK)
+    ]
+    if len(close) == 1:
+        return close[0]
+    problem = f"fits {len(close)} rows" if close else "is no row"
+    raise DHRDError(f"--baseline {asked!r} {problem}. Rows: {', '.join(map(repr, arms))}.")

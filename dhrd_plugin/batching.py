@@ -1,0 +1,186 @@
+"""From decisions to padded tensors, the same way in training and at test time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dhrd_plugin.decisions import Decision
+
+NO_TARGET = -100  # torch's ignore index
+
+
+@dataclass(frozen=True)
+class EncodedDecision:
+    """A decision as token ids.
+
+    Attributes:
+        inputs: ids of each input, special tokens included.
+        suffix: ids of rationale and answer, behind input `suffix_row`; empty for none.
+        head: index of the task's head.
+        n_choices: number of choices, over one input (labels) or over all of them (candidates).
+        gold: gold choices; empty at test time.
+    """
+
+    inputs: tuple[list[int], ...]
+    head: int
+    n_choices: int
+    gold: frozenset[int] = frozenset()
+    suffix: list[int] = field(default_factory=list)
+    suffix_row: int = 0
+
+    @property
+    def length(self) -> int:
+        """Longest row, in tokens: what padding is decided by."""
+        rows = [len(ids) for ids in self.inputs]
+        rows[self.suffix_row] += len(self.suffix)
+        return max(rows)
+
+
+@dataclass
+class Batch:
+    """Padded tensors of some decisions: B rows of L tokens, D decisions of up to C choices.
+
+    Attributes:
+        input_ids, attention_mask: (B, L), right-padded.
+        pool_index: (B,) position of the last input token.
+        head_index: (B,) which head reads the row.
+        targets: (B, L) token that each position predicts, `NO_TARGET` for none.
+        choice_row, choice_column: (D, C) where in the (B, K) logits each choice's logit is.
+        is_choice: (D, C) False where a decision has fewer than C choices.
+        gold: (D, C) bool.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    pool_index: Tensor
+    head_index: Tensor
+    targets: Tensor
+    choice_row: Tensor
+    choice_column: Tensor
+    is_choice: Tensor
+    gold: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
+
+    def decision_logits(self, row_logits: Tensor) -> Tensor:
+        """(B, K) logits per row -> (D, C) logits per choice, -inf where there is no choice.
+
+        For candidates a choice is a row with one logit; for labels it is a column.
+        """
+        logits = row_logits[self.choice_row, self.choice_column]
+        return logits.masked_fill(~self.is_choice, float("-inf"))
+
+
+class Encoder:
+    """Tokenises decisions.
+
+    The input and what follows it are tokenised apart and joined as ids, so that the last input
+    token is the same with and without a rationale behind it.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        tasks: task names in the order of the heads.
+        max_length: most tokens per row. The rationale is cut first, then the left of the input.
+    """
+
+    def __init__(self, tokenizer: Any, tasks: Sequence[str], max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self._heads = {task: index for index, task in enumerate(tasks)}
+        # What the tokenizer itself puts first (Llama: <s>); never an eos at the end, behind which
+        # no rationale could follow.
+        own = tokenizer("").input_ids
+        self._prefix = [token for token in own[:1] if token == tokenizer.bos_token_id]
+
+    def encode(self, decision: Decision, rationale: str | None = None) -> EncodedDecision:
+        """Token ids of `decision`, followed by `rationale` and the answer when there is one."""
+        inputs = tuple(self._input_ids(text) for text in decision.inputs)
+        row = decision.label if decision.formulation == "candidates" and decision.gold else 0
+        suffix: list[int] = []
+        if rationale is not None:
+            suffix = self._suffix_ids(rationale, decision.label_text, len(inputs[row]))
+        return EncodedDecision(
+            inputs=inputs,
+            head=self._heads[decision.task],
+            n_choices=len(decision.choices),
+            gold=decision.gold,
+            suffix=suffix,
+            suffix_row=row,
+        )
+
+    def _input_ids(self, text: str) -> list[int]:
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self._prefix + ids[-(self.max_length - len(self._prefix)) :]
+
+    def _suffix_ids(self, rationale: str, label_text: str, input_length: int) -> list[int]:
+        """The paper's `<REASON>` and `<ANS>` are rendered as text; eos ends a decoded answer."""
+
+        def tokens(text: str) -> list[int]:
+            return self.tokenizer(text, add_special_tokens=False).input_ids
+
+        answer = [*tokens(f"\nFinal Answer:\n{label_text}"), self.tokenizer.eos_token_id]
+        room = self.max_length - input_length - len(answer)
+        if room <= 0:  # no rationale fits: the row trains the classification head alone
+            return []
+        return tokens(f"\nReasoning:\n{rationale}")[:room] + answer
+
+
+def collate(decisions: Sequence[EncodedDecision], pad_token_id: int) -> Batch:
+    """Stack decisions into one right-padded batch."""
+    n_choices = max(d.n_choices for d in decisions)
+    shape = (len(decisions), n_choices)
+    choice_row = torch.zeros(shape, dtype=torch.long)
+    choice_column = torch.zeros(shape, dtype=torch.long)
+    is_choice = torch.zeros(shape, dtype=torch.bool)
+    gold = torch.zeros(shape, dtype=torch.bool)
+    sequences: list[list[int]] = []
+    pool_index: list[int] = []
+    head_index: list[int] = []
+    with_targets: list[bool] = []
+    for d, decision in enumerate(decisions):
+        first_row, k = len(sequences), decision.n_choices
+        one_row = len(decision.inputs) == 1
+        choice_row[d, :k] = first_row if one_row else torch.arange(first_row, first_row + k)
+        choice_column[d, :k] = torch.arange(k) if one_row else 0
+        is_choice[d, :k] = True
+        gold[d, list(decision.gold)] = True
+        for row, ids in enumerate(decision.inputs):
+            suffix = decision.suffix if row == decision.suffix_row else []
+            sequences.append(ids + suffix)
+            pool_index.append(len(ids) - 1)
+            head_index.append(decision.head)
+            with_targets.append(bool(suffix))
+    length = max(map(len, sequences))
+    input_ids = torch.full((len(sequences), length), pad_token_id)
+    attention_mask = torch.zeros((len(sequences), length), dtype=torch.long)
+    targets = torch.full((len(sequences), length), NO_TARGET)
+    for row, ids in enumerate(sequences):
+        tokens = torch.tensor(ids)
+        input_ids[row, : len(ids)] = tokens
+        attention_mask[row, : len(ids)] = 1
+        if with_targets[row]:
+            targets[row, : len(ids) - 1] = tokens[1:]
+    return Batch(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        pool_index=torch.tensor(pool_index),
+        head_index=torch.tensor(head_index),
+        targets=targets,
+        choice_row=choice_row,
+        choice_column=choice_column,
+        is_choice=is_choice,
+        gold=gold,
+    )
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches, longest first: little padding, and out of memory shows at once."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -1,0 +1,300 @@
+"""Read the harness's own result files and their logged samples.
+
+`lm_eval … --output_path DIR --log_samples` writes `results_<date>.json` and, beside it, one
+`samples_<task>_<date>.jsonl` per task. Both are taken as they are; nothing is scored again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dhrd_plugin.errors import DHRDError
+
+COT_SUFFIX = "_cot"
+# The argument that names the weights, most telling first, as the harness itself looks for it.
+MODEL_NAME_ARGS = ("peft", "delta", "pretrained", "model", "path", "engine")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the harness logged for one document.
+
+    Attributes:
+        cluster: what documents of one question share (MultiRC, ReCoRD); else the document itself.
+        values: per metric a number, or a tuple ending in (gold, prediction).
+    """
+
+    doc_id: int
+    doc_hash: str
+    target: str
+    cluster: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One run's result on one task.
+
+    Attributes:
+        column: the question asked; a task `X_cot` asks X's questions, answered by decoding.
+        dataset: the SuperGLUE member that the task is made from, or None.
+        num_fewshot: examples shown before the question.
+        metrics: fractions by name; only metrics of which more is better.
+        n, n_total: documents scored, and in the split (fewer are scored under --limit).
+        samples: sorted by document.
+    """
+
+    task: str
+    column: str
+    cot: bool
+    dataset: str | None
+    num_fewshot: int
+    metrics: Mapping[str, float]
+    n: int
+    n_total: int
+    samples_path: Path
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One results file.
+
+    Attributes:
+        name: the row it belongs to; `named` tells whether the user chose it.
+        recipe: what runs of one row have in common, unless the user has named it.
+        seed: what tells runs of one row apart.
+        identity: equal for two evaluations of the same model.
+        date: when the evaluation began, seconds since the epoch.
+    """
+
+    path: Path
+    name: str
+    named: bool
+    recipe: str
+    seed: str
+    identity: str
+    date: float
+    scores: tuple[TaskScore, ...]
+
+
+def load_runs(arguments: Sequence[str]) -> list[Run]:
+    """The runs in files or folders, each given as `PATH` or `NAME=PATH`, in that order.
+
+    Raises:
+        DHRDError: a path that is not there or holds no results, or files that cannot be read.
+    """
+    runs: dict[tuple[str | None, Path], tuple[str | None, Path]] = {}
+    for argument in arguments:
+        name, path = _split_argument(argument)
+        for file in _result_files(path):
+            runs.setdefault((name, file.resolve()), (name, file))
+    return [_load_run(file, name) for name, file in runs.values()]
+
+
+def drop_superseded(runs: Sequence[Run]) -> list[Run]:
+    """The runs without the scores that a later evaluation of the same model on the same task
+    replaces."""
+
+    def key(run: Run, score: TaskScore) -> tuple:
+        return run.name, run.identity, score.task, score.num_fewshot
+
+    newest = {
+        key(run, score): run
+        for run in sorted(runs, key=lambda run: run.date)
+        for score in run.scores
+    }
+    kept = [
+        replace(run, scores=tuple(s for s in run.scores if newest[key(run, s)] is run))
+        for run in runs
+    ]
+    return [run for run in kept if run.scores]
+
+
+def _split_argument(argument: str) -> tuple[str | None, Path]:
+    """Both names (`DHRD α=1`) and paths may hold "=": the first cut that leaves a path counts."""
+    if Path(argument).exists():
+        return None, Path(argument)
+    for cut, char in enumerate(argument):
+        if char == "=" and cut and argument[cut + 1 :] and Path(argument[cut + 1 :]).exists():
+            return argument[:cut], Path(argument[cut + 1 :])
+    raise DHRDError(
+        f"{argument}: no such file or folder. Give what `lm_eval --output_path` wrote to, as PATH "
+        "or NAME=PATH."
+    )
+
+
+def _result_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    files = sorted(path.rglob("results_*.json"))
+    if not files:
+        raise DHRDError(
+            f"{path}: no results_*.json in this folder or below. Write them with "
+            f"`lm_eval … --output_path {path} --log_samples`."
+        )
+    return files
+
+
+def _load_run(path: Path, name: str | None) -> Run:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DHRDError(f"{path}: cannot be read as JSON ({error}). Run `lm_eval` again.") from None
+    parts = ("results", "configs", "config", "n-samples", "higher_is_better")
+    absent = [p for p in parts if not isinstance(content, dict) or p not in content]
+    if absent:
+        raise DHRDError(
+            f"{path}: not a results file of lm-evaluation-harness (it lacks {', '.join(absent)}). "
+            "Give the results_*.json that `lm_eval --output_path` writes."
+        )
+    scores = [_load_score(content, task, path) for task in content["configs"]]
+    if not scores:
+        raise DHRDError(f"{path}: holds no task. Run `lm_eval` again with --tasks.")
+    auto_name, recipe, seed, identity = _describe_model(content)
+    return Run(
+        path=path,
+        name=name or auto_name,
+        named=name is not None,
+        recipe=recipe,
+        seed=seed,
+        identity=identity,
+        date=float(content.get("date") or 0),
+        scores=tuple(scores),
+    )
+
+
+def _describe_model(content: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """(row name, recipe, seed, identity) of a results file's model."""
+    config = content["config"]
+    asked = [
+        config.get("gen_kwargs"),
+        content.get("system_instruction"),
+        content.get("chat_template_sha"),
+    ]
+    student = config.get("dhrd")
+    if student:
+        name = f"{student['setting']} · {Path(student['backbone']).name}"
+        identity = json.dumps([student["fingerprint"], asked], sort_keys=True)
+        return name, name, str(student["seed"]), identity
+    arguments = _model_arguments(config.get("model_args"))
+    weights = next((str(arguments[key]) for key in MODEL_NAME_ARGS if arguments.get(key)), "")
+    name = f"{config['model']} {Path(weights).name}".strip()
+    recipe = json.dumps([config["model"], arguments, asked], sort_keys=True, default=str)
+    seed = json.dumps([config.get(f"{kind}_seed") for kind in ("random", "numpy", "torch")])
+    return name, recipe, seed, recipe + seed
+
+
+def _model_arguments(arguments: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """`--model_args` as the harness stores them: a mapping, or "key=value,…" from Python."""
+    if isinstance(arguments, str):
+        return dict(pair.split("=", 1) for pair in arguments.split(",") if "=" in pair)
+    return dict(arguments or {})
+
+
+def _load_score(content: Mapping[str, Any], task: str, path: Path) -> TaskScore:
+    config = content["configs"][task]
+    cot = task.endswith(COT_SUFFIX)
+    sources = _metric_sources(content["results"][task], content["higher_is_better"][task], cot)
+    counts = content["n-samples"][task]
+    date = path.stem.rsplit("_", 1)[-1]
+    samples_path = path.with_name(f"samples_{task}_{date}.jsonl")
+    samples = _load_samples(samples_path, sources)
+    if len(samples) != counts["effective"]:
+        raise DHRDError(
+            f"{samples_path}: holds {len(samples)} documents, but {path.name} was made from "
+            f"{counts['effective']}. The file is incomplete: run `lm_eval` again."
+        )
+    from_super_glue = str(config.get("dataset_path")).endswith("super_glue")
+    return TaskScore(
+        task=task,
+        column=task.removesuffix(COT_SUFFIX),
+        cot=cot,
+        dataset=config.get("dataset_name") if from_super_glue else None,
+        num_fewshot=int(config.get("num_fewshot") or 0),
+        metrics={
+            name: float(content["results"][task][f"{metric},{filter_name}"])
+            for name, (metric, filter_name) in sources.items()
+        },
+        n=counts["effective"],
+        n_total=counts["original"],
+        samples_path=samples_path,
+        samples=samples,
+    )
+
+
+def _metric_sources(
+    results: Mapping[str, Any], higher_is_better: Mapping[str, bool], cot: bool
+) -> dict[str, tuple[str, str]]:
+    """Where each metric to be shown stands: name -> (harness metric, filter); F1 first, as papers
+    write F1/acc. A decoded answer's exact match is the accuracy of its pooled twin."""
+    found = [
+        (metric, filter_name)
+        for metric, _, filter_name in (key.rpartition(",") for key in results)
+        if higher_is_better.get(metric) and metric != "bypass"
+    ]
+    found.sort(key=lambda source: not source[0].startswith("f1"))
+    metrics = [metric for metric, _ in found]
+    sources = {}
+    for metric, filter_name in found:
+        name = "acc" if cot and metric == "exact_match" else metric
+        sources[name if metrics.count(metric) == 1 else f"{name},{filter_name}"] = (
+            metric,
+            filter_name,
+        )
+    return sources
+
+
+def _load_samples(path: Path, sources: Mapping[str, tuple[str, str]]) -> tuple[Sample, ...]:
+    """One Sample per document; the harness writes a line per document and filter."""
+    samples: dict[int, Sample] = {}
+    for number, line in _read_lines(path):
+        try:
+            record = json.loads(line)
+            doc_id = record["doc_id"]
+            values = {
+                name: record[metric]
+                for name, (metric, filter_name) in sources.items()
+                if record["filter"] == filter_name
+            }
+            if doc_id in samples:
+                values = {**samples[doc_id].values, **values}
+            samples[doc_id] = Sample(
+                doc_id=doc_id,
+                doc_hash=record["doc_hash"],
+                target=record["target"],
+                cluster=_cluster(record["doc"], doc_id),
+                values=values,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DHRDError(
+                f"{path}:{number}: not a sample as the harness logs it "
+                f"({type(error).__name__}: {error}). Run `lm_eval` again."
+            ) from None
+    return tuple(samples[doc_id] for doc_id in sorted(samples))
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from enumerate(file, start=1)
+    except FileNotFoundError:
+        raise DHRDError(
+            f"{path}: the logged samples are missing; intervals and differences are made from "
+            "them. Run `lm_eval` again with --log_samples."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DHRDError(f"{path}: cannot be read ({error}).") from None
+
+
+def _cluster(doc: Mapping[str, Any], doc_id: int) -> str:
+    """SuperGLUE numbers MultiRC's answers by paragraph, question, answer and ReCoRD's queries by
+    passage, query: all but the last number name what documents share."""
+    index = doc.get("idx")
+    if isinstance(index, dict) and len(index) > 1:
+        return json.dumps(list(index.values())[:-1])
+    return str(doc_id)

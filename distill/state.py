@@ -1,0 +1,143 @@
+"""Checkpoints to resume from: `checkpoint-<step>/`, whole or not there, nothing pickled in them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from dhrd_plugin.errors import DHRDError
+
+TRAIN_LOG = "train_log.jsonl"
+
+
+def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copies on the CPU of the parameters that train, by name."""
+    return {
+        name: parameter.detach().cpu().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def load_trainable_state(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Copy `state` into the parameters of the same names.
+
+    Raises:
+        DHRDError: names or shapes that differ (another backbone, head or task list).
+    """
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    same = parameters.keys() == state.keys() and all(
+        parameters[name].shape == value.shape for name, value in state.items()
+    )
+    if not same:
+        raise DHRDError(
+            "The checkpoint holds other parameters than this model trains: --backbone, --head, "
+            "--full and --task must be those of the run that wrote it. Use another --output."
+        )
+    with torch.no_grad():
+        for name, value in state.items():
+            parameters[name].copy_(value)
+
+
+class Checkpoints:
+    """The resumable state under `output`; only the newest checkpoint is kept."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+
+    def save(
+        self,
+        step: int,
+        *,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        best: dict[str, torch.Tensor],
+        progress: dict[str, Any],
+    ) -> None:
+        """Write `checkpoint-<step>`; the older ones go only once it is whole.
+
+        Args:
+            best: trainable state of the best dev result so far.
+            progress: plain values: settings, best metric and what else the loop needs.
+        """
+        staging = self.output / f".checkpoint-{step}.partial"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        save_file(trainable_state(model), staging / "trainable.safetensors")
+        save_file(best, staging / "best.safetensors")
+        torch.save(optimizer.state_dict(), staging / "optimizer.pt")
+        torch.save(_rng_state(), staging / "rng.pt")
+        (staging / "progress.json").write_text(json.dumps({"step": step, **progress}, indent=2))
+        target = self.output / f"checkpoint-{step}"
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)
+        for folder in self._folders():
+            if folder != target:
+                shutil.rmtree(folder)
+
+    def load(
+        self, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """Restore the newest checkpoint; (best state, progress), or None when there is none."""
+        progress = self.progress()
+        if progress is None:
+            return None
+        folder = self.output / f"checkpoint-{progress['step']}"
+        load_trainable_state(model, load_file(folder / "trainable.safetensors"))
+        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+        _set_rng_state(torch.load(folder / "rng.pt", weights_only=True))
+        return load_file(folder / "best.safetensors"), progress
+
+    def progress(self) -> dict[str, Any] | None:
+        """progress.json of the newest checkpoint."""
+        folders = self._folders()
+        if not folders:
+            return None
+        return json.loads((folders[-1] / "progress.json").read_text())
+
+    def remove(self) -> None:
+        """Delete all checkpoints (the run is done)."""
+        for folder in self._folders():
+            shutil.rmtree(folder)
+
+    def _folders(self) -> list[Path]:
+        found = [p for p in self.output.glob("checkpoint-*") if p.name[11:].isdigit()]
+        return sorted(found, key=lambda p: int(p.name[11:]))
+
+
+def _rng_state() -> dict[str, Any]:
+    """Torch's generators: dropout is the only randomness inside a step."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def _set_rng_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class TrainLog:
+    """`train_log.jsonl`: one line per optimizer step, each step once, also after a resume."""
+
+    def __init__(self, output: Path, resumed_step: int) -> None:
+        self.path = output / TRAIN_LOG
+        output.mkdir(parents=True, exist_ok=True)
+        kept = []
+        if resumed_step and self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:  # torn by the interruption, and to be written again
+                    continue
+                if entry["step"] <= resumed_step:
+                    kept.append(line)
+        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def write(self, entry: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
