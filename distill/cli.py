@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--beta", type=float, metavar="X", help="weight of the classification loss")
     add("--head", choices=["mlp", "linear"], help="classification head")
     add("--full", action="store_true", help="train all weights instead of a LoRA adapter")
+    add("--lora-dropout", type=float, metavar="X", help="dropout on the adapters' inputs")
     add("--epochs", type=int, metavar="N", help="passes over the training rows")
     add("--max-steps", type=int, metavar="N", help="optimizer steps at most")
     add("--batch-size", type=int, metavar="N", help="questions per forward and process")

@@ -26,6 +26,7 @@ class DistillConfig:
         alpha, beta: weights of the reasoning and the classification loss.
         head: "mlp" (paper) or "linear".
         full: train all weights instead of a LoRA adapter.
+        lora_dropout: dropout on the adapters' inputs.
         epochs: passes over the training rows.
         max_steps: optimizer steps at most, None for as many as the epochs have.
         batch_size: decisions per forward and process.
@@ -52,6 +53,7 @@ class DistillConfig:
     beta: float = 1.0
     head: str = "mlp"
     full: bool = False
+    lora_dropout: float = 0.1
     epochs: int = 3
     max_steps: int | None = None
     batch_size: int = 16
@@ -84,6 +86,8 @@ class DistillConfig:
         ):
             if value is not None and value < 1:
                 raise DHRDError(f"{flag} {value}: need a whole number of at least 1.")
+        if not 0 <= self.lora_dropout < 1:
+            raise DHRDError(f"--lora-dropout {self.lora_dropout:g}: need a share in [0, 1).")
         if self.lr is not None and self.lr <= 0:
             raise DHRDError(f"--lr {self.lr:g}: need a learning rate above 0.")
         if self.max_length < 16:

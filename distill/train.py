@@ -25,7 +25,7 @@ from distill.losses import label_cross_entropy, token_cross_entropy
 from distill.model_card import write_model_card
 from distill.state import Checkpoints, TrainLog, load_trainable_state, trainable_state
 
-LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.1, "bias": "none"}  # the paper's
+LORA = {"r": 16, "lora_alpha": 32, "bias": "none"}  # the paper's
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,12 @@ def build_student(
 
         # PEFT's name for every linear layer but the LM head: families name their projections
         # differently, and on Llama it is the paper's list of seven.
-        lora = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", **LORA)
+        lora = LoraConfig(
+            task_type="CAUSAL_LM",
+            target_modules="all-linear",
+            lora_dropout=config.lora_dropout,
+            **LORA,
+        )
         lm = get_peft_model(lm, lora)
     n_outputs = {task: head.n_outputs for task, head in data.heads.items()}
     return DualHeadModel(lm, head_kind=config.head, n_outputs=n_outputs), lr
