@@ -124,6 +124,6 @@ def _why(name: str, kind: str, error: Exception) -> str:
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"Backbone {name!r} could not be loaded as a {kind}: {first_line[:300]}\n"
-        "Needed: a decoder-only model that AutoModelForCausalLM loads, as a folder or a hub id that "
-        "can be reached (or smollm2)."
+        "Needed: a decoder-only model that AutoModelForCausalLM loads: a folder, a hub id that can "
+        "be reached, or smollm2."
     )

@@ -116,10 +116,10 @@ def read_student_config(folder: str | Path) -> StudentConfig:
     try:
         raw: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
+        why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise DHRDError(
-            f"No DHRD student in {folder}: {path.name} "
-            f"{'is missing' if isinstance(error, FileNotFoundError) else f'cannot be read ({error})'}."
-            "\nMake one with `dhrd-distill --output DIR` and name that folder."
+            f"No DHRD student in {folder}: {path.name} {why}.\n"
+            "Make one with `dhrd-distill --output DIR` and name that folder."
         ) from None
     if raw.get("schema") != SCHEMA:
         raise DHRDError(

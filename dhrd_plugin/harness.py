@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +65,6 @@ def load_task(name: str, include_path: str | None = None) -> Any:
         members = sorted(manager.task_index[name].tags)
         hint = f" Its tasks: {','.join(members)}." if members else ""
         raise DHRDError(f"{name!r} is a group or tag, not a task. Name the tasks themselves.{hint}")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     try:
         return manager.load([name])["tasks"][name]
     except Exception as error:

@@ -188,6 +188,6 @@ def check_backbone(lm: Any, vocab_size: int, tolerance: float = 1e-3) -> None:
         )
     if not torch.allclose(logits.float(), ours.float(), atol=tolerance * logits.abs().max().item()):
         raise DHRDError(
-            f"Backbone family {family!r} changes its logits after the LM head (scaling or capping), "
+            f"Backbone family {family!r} scales or caps its logits after the LM head, "
             "which the reasoning loss does not reproduce yet. Use another backbone."
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from dhrd_plugin import __version__
 from dhrd_plugin.errors import EXIT_INTERRUPTED, EXIT_OK, DHRDError
+from dhrd_plugin.quiet import quiet_libraries
 from distill.config import DistillConfig
 
 
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments["tasks"] = arguments.pop("task")
     if arguments["alpha"] == 0 and arguments["rationales"] == DistillConfig.rationales:
         arguments["rationales"] = ()
+    quiet_libraries()
     try:
         known = {field.name for field in fields(DistillConfig)}
         config = DistillConfig(**{k: v for k, v in arguments.items() if k in known})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from dhrd_plugin.errors import DHRDError
 
@@ -12,6 +13,8 @@ from dhrd_plugin.errors import DHRDError
 SMALL_BACKBONE_PARAMETERS = 1_000_000_000
 SMALL_BACKBONE_LR = 1e-3
 PAPER_LR = 2e-4
+
+HeadKind = Literal["mlp", "linear"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class DistillConfig:
     output: Path = Path("dhrd-student")
     alpha: float = 1.0
     beta: float = 1.0
-    head: str = "mlp"
+    head: HeadKind = "mlp"
     full: bool = False
     lora_dropout: float = 0.1
     epochs: int = 3

@@ -19,6 +19,7 @@ def write_model_card(folder: Path, student: StudentConfig) -> None:
         f"| {key} | {value} |" for key, value in training.items() if not isinstance(value, dict)
     )
     dev = training.get("dev") or {}
+    weights = "LoRA adapter" if student.adapter else "all weights trained"
     names = ",".join(student.tasks)
     card = f"""---
 base_model: {student.base_model}
@@ -32,7 +33,7 @@ A decoder-only language model with a pooled classification head, trained with Du
 Distillation (arXiv 2509.21487). At test time only the classification head runs: one forward per
 input, no decoding.
 
-- Base model: `{student.base_model}` ({"LoRA adapter" if student.adapter else "all weights trained"})
+- Base model: `{student.base_model}` ({weights})
 - Head: {student.head}; computed in {student.dtype}; at most {student.max_length} tokens per input
 - Fingerprint: `{student.fingerprint}`
 

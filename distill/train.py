@@ -25,7 +25,7 @@ from distill.losses import label_cross_entropy, token_cross_entropy
 from distill.model_card import write_model_card
 from distill.state import Checkpoints, TrainLog, load_trainable_state, trainable_state
 
-LORA = {"r": 16, "lora_alpha": 32, "bias": "none"}  # the paper's
+LORA_RANK, LORA_ALPHA = 16, 32  # the paper's
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,10 @@ def build_student(
         lora = LoraConfig(
             task_type="CAUSAL_LM",
             target_modules="all-linear",
+            r=LORA_RANK,
+            lora_alpha=LORA_ALPHA,
             lora_dropout=config.lora_dropout,
-            **LORA,
+            bias="none",
         )
         lm = get_peft_model(lm, lora)
     n_outputs = {task: head.n_outputs for task, head in data.heads.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,39 @@ from dhrd_plugin.decisions import Decision
 from dhrd_plugin.errors import DHRDError
 
 SCHEMA = "dhrd.rationale/1"
+REJECTED_SCHEMA = "dhrd.rejected/1"  # a record's fields, with reason, detail and text
+ORIGINS = ("hinted", "blind", "human")  # gold shown; gold not shown; written by a person
+
+
+def make_record(
+    decision: Decision,
+    *,
+    rationale: str,
+    origin: str,
+    attempts: int,
+    checks: Mapping[str, Any],
+    teacher: Mapping[str, Any],
+    usage: Mapping[str, int],
+) -> dict[str, Any]:
+    """A kept rationale as it is stored (its fields in the documented order)."""
+    return {
+        "schema": SCHEMA,
+        "id": decision.id,
+        "input_sha": decision.input_sha,
+        "task": decision.task,
+        "split": decision.split,
+        "index": decision.index,
+        "label": decision.label,
+        "label_text": decision.label_text,
+        "rationale": rationale,
+        "origin": origin,
+        "attempts": attempts,
+        "checks": dict(checks),
+        "label_probs": None,
+        "teacher": dict(teacher),
+        "usage": dict(usage),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -25,7 +59,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DHRDError(
             f"Cannot read rationales from {path}: {error.strerror or error}. "
@@ -66,7 +100,10 @@ def decision_id(record: Mapping[str, Any], where: str) -> str:
 
 
 def load_rationales(
-    paths: Sequence[str | Path], decisions: Mapping[str, Decision]
+    paths: Sequence[str | Path],
+    decisions: Mapping[str, Decision],
+    *,
+    default_split: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The record of every decision in `decisions` that has one, by decision id.
 
@@ -75,16 +112,20 @@ def load_rationales(
 
     Args:
         decisions: all decisions of the splits in question, by id.
+        default_split: the split of lines that name none; without it, they are an error.
 
     Raises:
-        DHRDError: an index outside its split, or a row whose text is no longer what the rationale
-            was written for (`input_sha`); file and line are named.
+        DHRDError: an index outside its split, another schema, an unknown origin, or a row whose
+            text is no longer what the rationale was written for (`input_sha`); file and line are
+            named.
     """
     splits = {decision_id_.rsplit("/", 1)[0] for decision_id_ in decisions}
     found: dict[str, dict[str, Any]] = {}
     for path in paths:
         for number, record in read_lines(path):
             where = f"{path}:{number}"
+            if default_split is not None:
+                record.setdefault("split", default_split)
             key = decision_id(record, where)
             if key.rsplit("/", 1)[0] not in splits:
                 continue
@@ -94,6 +135,12 @@ def load_rationales(
                     f"{where}: there is no row {key}. The index counts rows from 0 after the "
                     "task's process_docs; was the file written for another version of the data?"
                 )
+            schema = record.get("schema", SCHEMA)  # bare lines have none
+            if schema != SCHEMA:
+                raise DHRDError(f"{where}: schema {schema!r}, need {SCHEMA!r} or a bare line.")
+            origin = record.get("origin", "human")
+            if origin not in ORIGINS:
+                raise DHRDError(f"{where}: origin {origin!r}, need one of {', '.join(ORIGINS)}.")
             sha = record.get("input_sha")
             if sha is not None and sha != decision.input_sha:
                 raise DHRDError(

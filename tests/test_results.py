@@ -1,0 +1,174 @@
+"""Reading result files: made ones, and ones that the harness itself wrote."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import REPO
+from result_files import accuracy_task, cb_task, sample, student, task_result, write_results
+
+from dhrd_plugin.errors import DHRDError
+from dhrd_plugin.results import drop_superseded, load_runs
+
+HF = {"model": "hf", "model_args": {"pretrained": "org/tiny"}}
+
+
+def test_a_run_holds_what_the_files_say(tmp_path):
+    path = write_results(tmp_path, {"cb": cb_task([0, 1, 2, 1], [0, 1, 1, 1])}, config=HF)
+    (run,) = load_runs([str(tmp_path)])
+    (score,) = run.scores
+    assert (run.path, run.name, run.named) == (path, "hf tiny", False)
+    assert (score.task, score.column, score.cot, score.dataset) == ("cb", "cb", False, "cb")
+    assert list(score.metrics) == ["f1", "acc"]  # F1 first, as in papers
+    assert score.metrics["acc"] == 0.75
+    assert (score.n, score.n_total) == (4, 4)
+    assert [s.values["f1"] for s in score.samples] == [[0, 0], [1, 1], [2, 1], [1, 1]]
+    assert score.samples[2].cluster == "2"
+
+
+def test_names_come_from_the_student_the_model_or_the_user(tmp_path):
+    task = {"copa": accuracy_task([1, 0])}
+    write_results(tmp_path / "a", task, config=student("DHRD α=1 β=1", 0))
+    write_results(tmp_path / "b", task, config={"model": "hf", "model_args": "pretrained=x/y,a=b"})
+    write_results(tmp_path / "c", task, config={"model": "dummy"})
+    names = [run.name for run in load_runs([str(tmp_path), f"lr=1e-3={tmp_path / 'a'}"])]
+    assert names == ["DHRD α=1 β=1 · smollm2", "hf y", "dummy", "lr=1e-3"]
+
+
+def test_a_path_with_an_equals_sign_is_a_path(tmp_path):
+    write_results(tmp_path / "lr=2", {"copa": accuracy_task([1])}, config=HF)
+    assert [run.name for run in load_runs([str(tmp_path / "lr=2")])] == ["hf tiny"]
+
+
+def test_a_file_given_twice_is_read_once(tmp_path):
+    path = write_results(tmp_path, {"copa": accuracy_task([1])}, config=HF)
+    assert len(load_runs([str(tmp_path), str(path)])) == 1
+
+
+def test_a_cot_task_stands_in_its_twins_column(tmp_path):
+    cot = accuracy_task([1, 0], metric="exact_match")
+    write_results(tmp_path, {"copa_cot": cot}, config=HF)
+    (score,) = load_runs([str(tmp_path)])[0].scores
+    assert (score.column, score.cot, dict(score.metrics)) == ("copa", True, {"acc": 0.5})
+
+
+def test_several_filters_are_kept_apart(tmp_path):
+    lines = [
+        sample(i, {"q": i}, "A", {"exact_match": right}, name)
+        for i, (strict, flexible) in enumerate([(1.0, 1.0), (0.0, 1.0)])
+        for name, right in (("strict", strict), ("flexible", flexible))
+    ]
+    made = task_result(lines, {"exact_match,strict": 0.5, "exact_match,flexible": 1.0})
+    path = write_results(tmp_path, {"qa": made}, config=HF)
+    (score,) = load_runs([str(path)])[0].scores
+    assert score.metrics == {"exact_match,strict": 0.5, "exact_match,flexible": 1.0}
+    assert score.samples[1].values == {"exact_match,strict": 0.0, "exact_match,flexible": 1.0}
+
+
+def test_answers_to_one_question_share_a_cluster(tmp_path):
+    lines = [
+        sample(i, {"idx": {"paragraph": 0, "question": q, "answer": i}}, 0, {"acc": 1.0})
+        for i, q in enumerate([0, 0, 1])
+    ]
+    write_results(tmp_path, {"multirc": task_result(lines, {"acc,none": 1.0})}, config=HF)
+    clusters = [s.cluster for s in load_runs([str(tmp_path)])[0].scores[0].samples]
+    assert clusters[0] == clusters[1] != clusters[2]
+
+
+def test_only_metrics_of_which_more_is_better_are_read(tmp_path):
+    made = accuracy_task([1, 0])
+    made["results"]["perplexity,none"] = 12.0
+    made["higher_is_better"]["perplexity"] = False
+    write_results(tmp_path, {"copa": made}, config=HF)
+    assert list(load_runs([str(tmp_path)])[0].scores[0].metrics) == ["acc"]
+
+
+def test_the_newest_evaluation_of_a_model_on_a_task_counts(tmp_path):
+    config = student("DHRD α=1 β=1", 0)
+    both = {"copa": accuracy_task([0, 0]), "wic": accuracy_task([1, 1], "wic")}
+    write_results(tmp_path, both, config=config, date=1)
+    newer = write_results(tmp_path, {"copa": accuracy_task([1, 1])}, config=config, date=2)
+    runs = load_runs([str(tmp_path)])
+    kept = {score.task: run.path for run in drop_superseded(runs) for score in run.scores}
+    assert kept["copa"] == newer
+    assert kept["wic"] != newer
+    assert sum(len(run.scores) for run in drop_superseded(runs)) == 2
+
+
+def break_json(path):
+    path.write_text(path.read_text()[:50])
+
+
+def break_structure(path):
+    path.write_text('{"results": {}}')
+
+
+def remove_samples(path):
+    next(path.parent.glob("samples_*")).unlink()
+
+
+def shorten_samples(path):
+    samples = next(path.parent.glob("samples_*"))
+    samples.write_text("".join(samples.read_text().splitlines(keepends=True)[:-1]))
+
+
+def tear_samples(path):
+    samples = next(path.parent.glob("samples_*"))
+    samples.write_text(samples.read_text()[:-20])
+
+
+@pytest.mark.parametrize(
+    "damage, says",
+    [
+        (break_json, "cannot be read as JSON"),
+        (break_structure, "lacks configs, config"),
+        (remove_samples, "--log_samples"),
+        (shorten_samples, "holds 2 documents, but"),
+        (tear_samples, r"jsonl:3: not a sample"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, damage, says):
+    path = write_results(tmp_path, {"copa": accuracy_task([1, 0, 1])}, config=HF)
+    damage(path)
+    with pytest.raises(DHRDError, match=says) as error:
+        load_runs([str(tmp_path)])
+    assert str(tmp_path) in str(error.value)
+    assert len(str(error.value).splitlines()) < 6
+
+
+def test_paths_without_results_are_named(tmp_path):
+    with pytest.raises(DHRDError, match="no results_"):
+        load_runs([str(tmp_path)])
+    with pytest.raises(DHRDError, match="no such file or folder"):
+        load_runs([f"name={tmp_path / 'absent'}"])
+
+
+def test_files_that_the_harness_itself_writes(tmp_path):
+    """The dummy model on the shipped `scenes` task, through the harness's own tracker."""
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+    from lm_eval.tasks import TaskManager
+
+    tracker = EvaluationTracker(output_path=str(tmp_path))
+    results = simple_evaluate(
+        model="dummy",
+        tasks=["scenes"],
+        limit=30,
+        task_manager=TaskManager(include_path=str(REPO / "tasks"), include_defaults=False),
+        evaluation_tracker=tracker,
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+    assert results is not None
+    samples = results.pop("samples")
+    reported = results["results"]["scenes"]["acc,none"]
+    tracker.save_results_aggregated(results=results, samples=samples)
+    tracker.save_results_samples(task_name="scenes", samples=samples["scenes"])
+
+    (run,) = load_runs([str(tmp_path)])
+    (score,) = run.scores
+    assert run.name == "dummy"
+    assert score.metrics == {"acc": reported}
+    assert (score.n, score.n_total) == (30, 300)
+    right = [s.values["acc"] for s in score.samples]
+    assert sum(right) / 30 == pytest.approx(reported)
+    assert [s.doc_id for s in score.samples] == list(range(30))
