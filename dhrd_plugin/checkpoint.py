@@ -14,9 +14,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dhrd_plugin.errors import DHRDError
+
+if TYPE_CHECKING:
+    from dhrd_plugin.decisions import Formulation
+
+HeadKind = Literal["mlp", "linear"]
 
 SCHEMA = "dhrd.student/1"
 CONFIG_FILE = "dhrd.json"
@@ -30,7 +35,7 @@ class TaskHead:
     `choices` are the label words in logit order, None for candidates.
     """
 
-    formulation: str
+    formulation: Formulation
     choices: tuple[str, ...] | None
     version: str
     template_sha: str
@@ -56,7 +61,7 @@ class StudentConfig:
 
     base_model: str
     adapter: bool
-    head: str
+    head: HeadKind
     dtype: str
     max_length: int
     tasks: dict[str, TaskHead]

@@ -90,7 +90,7 @@ class DHRDLM(HFLM):
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
         if adapter and merge:
-            self._model = self._model.merge_and_unload()
+            self._model: Any = self.model.merge_and_unload()
         self.dual_head = attach_heads(self.model, folder, self.student)
         self._encoder = Encoder(self.tokenizer, list(self.student.tasks), self.student.max_length)
         self._checked_tasks: set[str] = set()

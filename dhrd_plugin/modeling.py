@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dhrd_plugin.checkpoint import HeadKind
 from dhrd_plugin.errors import DHRDError
 
-HeadKind = Literal["mlp", "linear"]
 TokenLoss = Callable[[Tensor, Tensor], Tensor]  # logits (N, V), targets (N,) -> (N,)
 
 

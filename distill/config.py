@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from dhrd_plugin.checkpoint import HeadKind
 from dhrd_plugin.errors import DHRDError
 
 # The paper's 2e-4 is for backbones of 3 to 8 billion parameters and leaves small ones untrained
@@ -13,8 +13,6 @@ from dhrd_plugin.errors import DHRDError
 SMALL_BACKBONE_PARAMETERS = 1_000_000_000
 SMALL_BACKBONE_LR = 1e-3
 PAPER_LR = 2e-4
-
-HeadKind = Literal["mlp", "linear"]
 
 
 @dataclass(frozen=True)

