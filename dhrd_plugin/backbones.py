@@ -33,6 +33,12 @@ def resolve_backbone(name: str) -> str:
     return name
 
 
+def portable_name(name: str) -> str:
+    """`name` as it is understood from any current folder: absolute where it is a folder."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if name != SMOLLM2 and folder.is_dir() else name
+
+
 def cache_dir() -> Path:
     """Where converted backbones are kept: $DHRD_CACHE, else the user's cache folder."""
     root = os.environ.get("DHRD_CACHE")
@@ -91,11 +97,12 @@ def load_causal_lm(name: str, **kwargs: Any) -> Any:
     Raises:
         DHRDError: not reachable, or no causal language model.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
         return AutoModelForCausalLM.from_pretrained(resolve_backbone(name), **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise DHRDError(_why(name, "causal language model", error)) from error
 
 
@@ -106,7 +113,7 @@ def load_tokenizer(name: str) -> Any:
     pad token's identity does not matter, since padded positions are masked and never pooled.
 
     Raises:
-        DHRDError: not reachable.
+        DHRDError: not reachable, or without the end-of-text token that ends a rationale.
     """
     from transformers import AutoTokenizer
 
@@ -114,6 +121,11 @@ def load_tokenizer(name: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(resolve_backbone(name))
     except (OSError, ValueError) as error:
         raise DHRDError(_why(name, "tokenizer", error)) from error
+    if tokenizer.eos_token_id is None:
+        raise DHRDError(
+            f"Backbone {name!r}: its tokenizer has no end-of-text token, which ends the answer "
+            "behind a rationale. Set `eos_token` in its tokenizer_config.json."
+        )
     tokenizer.padding_side = "right"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,7 +89,10 @@ def save_student(
         # PEFT would note the cache folder that the weights were read from.
         for peft_config in model.lm.peft_config.values():
             peft_config.base_model_name_or_path = config.base_model
-    model.lm.save_pretrained(folder)
+        # The vocabulary never changes; to find that out, PEFT would ask the hub for the base model.
+        model.lm.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        model.lm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     heads = {k: v.detach().contiguous().cpu() for k, v in model.heads.state_dict().items()}
     save_file(heads, folder / HEAD_FILE)
@@ -119,16 +121,17 @@ def read_student_config(folder: str | Path) -> StudentConfig:
     """
     path = Path(folder) / CONFIG_FILE
     try:
-        raw: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise DHRDError(
             f"No DHRD student in {folder}: {path.name} {why}.\n"
             "Make one with `dhrd-distill --output DIR` and name that folder."
         ) from None
-    if raw.get("schema") != SCHEMA:
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if schema != SCHEMA:
         raise DHRDError(
-            f"{path}: schema is {raw.get('schema')!r}, this version reads {SCHEMA!r}. "
+            f"{path}: schema is {schema!r}, this version reads {SCHEMA!r}. "
             "Train the student anew or install the version of dhrd that wrote it."
         )
     fields = {key: value for key, value in raw.items() if key != "schema"}
@@ -140,7 +143,7 @@ def read_student_config(folder: str | Path) -> StudentConfig:
             for task, head in fields["tasks"].items()
         }
         return StudentConfig(**fields)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise DHRDError(f"{path}: not a valid student description ({error}).") from None
 
 
@@ -150,6 +153,7 @@ def attach_heads(lm: Any, folder: str | Path, config: StudentConfig) -> Any:
     Raises:
         DHRDError: head weights that are missing or do not fit dhrd.json.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from dhrd_plugin.modeling import DualHeadModel
@@ -157,7 +161,7 @@ def attach_heads(lm: Any, folder: str | Path, config: StudentConfig) -> Any:
     model = DualHeadModel(lm, head_kind=config.head, n_outputs=config.n_outputs)
     try:
         model.heads.load_state_dict(load_file(Path(folder) / HEAD_FILE))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise DHRDError(
             f"{folder}: {HEAD_FILE} does not hold the heads that {CONFIG_FILE} describes "
             f"({str(error).splitlines()[0]}). Copy the student again or train it anew."

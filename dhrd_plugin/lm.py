@@ -38,6 +38,16 @@ from dhrd_plugin.scoring import score
 logger = logging.getLogger(__name__)
 
 DEFAULT_STUDENT = "dhrd-student"  # where `dhrd-distill` writes by default
+DETERMINED_BY_STUDENT = {
+    "add_bos_token",
+    "backend",
+    "delta",
+    "dtype",
+    "peft",
+    "revision",
+    "subfolder",
+    "tokenizer",
+}
 Answer = tuple[float, bool]  # log-probability in nats, whether it is the most probable choice
 
 
@@ -51,6 +61,7 @@ class DHRDLM(HFLM):
         max_batch_size: see above.
         merge: fold the adapter into the weights, which is faster and equal up to rounding; with
             `merge=False` the logits are bit-equal to training's.
+        include_path: folder of the user's own task YAML files, for the comparison of prompts.
         kwargs: passed on to `HFLM`.
 
     Raises:
@@ -65,11 +76,12 @@ class DHRDLM(HFLM):
         batch_size: int | str = 1,
         max_batch_size: int = 64,
         merge: bool = True,
+        include_path: str | None = None,
         **kwargs: Any,
     ) -> None:
         folder = find_student(pretrained)
         self.student = read_student_config(folder)
-        taken = sorted({"peft", "tokenizer", "dtype", "delta", "backend"} & kwargs.keys())
+        taken = sorted(DETERMINED_BY_STUDENT & kwargs.keys())
         if taken:
             raise DHRDError(
                 f"--model_args {taken[0]}=…: the student in {folder} determines it. "
@@ -93,6 +105,7 @@ class DHRDLM(HFLM):
             self._model: Any = self.model.merge_and_unload()
         self.dual_head = attach_heads(self.model, folder, self.student)
         self._encoder = Encoder(self.tokenizer, list(self.student.tasks), self.student.max_length)
+        self._include_path = include_path
         self._checked_tasks: set[str] = set()
 
     def loglikelihood(
@@ -176,11 +189,12 @@ class DHRDLM(HFLM):
         The first document is rendered once more, zero-shot, and compared with what was asked.
         """
         try:
-            loaded = load_task(task)
+            loaded = load_task(task, self._include_path)
         except DHRDError as error:
             logger.warning(
                 "Task %s cannot be loaded by name (%s): only its choices are compared with the "
-                "training's, not its prompt.",
+                "training's, not its prompt. For a task of your own, add include_path=FOLDER to "
+                "--model_args.",
                 task,
                 str(error).splitlines()[0],
             )
@@ -190,7 +204,8 @@ class DHRDLM(HFLM):
             raise DHRDError(
                 f"Task {task}: its prompt is another one (version {task_version(loaded)}) than the "
                 f"student was trained on (version {head.version}). Train the student anew, or "
-                "install the version of the task that it was trained on."
+                "install the version of the task that it was trained on. For a task of your own, "
+                "add include_path=FOLDER to --model_args."
             )
         zero_shot = request_pairs(render_requests(loaded, instance.doc, instance.doc_id))
         if zero_shot != pairs:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from dhrd_plugin.checkpoint import HeadKind
 from dhrd_plugin.errors import DHRDError
@@ -72,10 +74,18 @@ class DistillConfig:
     include_path: str | None = None
 
     def __post_init__(self) -> None:
-        if self.alpha < 0 or self.beta < 0 or self.alpha + self.beta == 0:
+        if not self.tasks:
+            raise DHRDError("--task names no task. Give at least one, such as --task scenes.")
+        weights = self.alpha + self.beta
+        if not (self.alpha >= 0 and self.beta >= 0 and 0 < weights < math.inf):
             raise DHRDError(
                 f"--alpha {self.alpha:g} --beta {self.beta:g}: both are weights ≥ 0, and one must "
                 "be above 0 for there to be a loss."
+            )
+        if self.alpha > 0 and not self.rationales:
+            raise DHRDError(
+                f"--alpha {self.alpha:g} needs --rationales FILE to learn reasoning from. For the "
+                "pooled baseline give --alpha 0."
             )
         for flag, value in (
             ("--epochs", self.epochs),
@@ -87,10 +97,20 @@ class DistillConfig:
         ):
             if value is not None and value < 1:
                 raise DHRDError(f"{flag} {value}: need a whole number of at least 1.")
+        for flag, number in (
+            ("--warmup-steps", self.warmup_steps),
+            ("--weight-decay", self.weight_decay),
+        ):
+            if not 0 <= number < math.inf:
+                raise DHRDError(f"{flag} {number:g}: need a number of at least 0.")
+        if not self.max_grad_norm > 0:
+            raise DHRDError(f"--max-grad-norm {self.max_grad_norm:g}: need a number above 0.")
         if not 0 <= self.lora_dropout < 1:
             raise DHRDError(f"--lora-dropout {self.lora_dropout:g}: need a share in [0, 1).")
-        if self.lr is not None and self.lr <= 0:
+        if self.lr is not None and not 0 < self.lr < math.inf:
             raise DHRDError(f"--lr {self.lr:g}: need a learning rate above 0.")
+        if not 0 <= self.seed < 2**32:
+            raise DHRDError(f"--seed {self.seed}: need a whole number from 0 to 2^32 - 1.")
         if self.max_length < 16:
             raise DHRDError(f"--max-length {self.max_length}: need at least 16 tokens per row.")
         if len(set(self.tasks)) != len(self.tasks):
@@ -101,6 +121,19 @@ class DistillConfig:
         if self.lr is not None:
             return self.lr
         return SMALL_BACKBONE_LR if n_parameters < SMALL_BACKBONE_PARAMETERS else PAPER_LR
+
+    def settings(self, **resolved: Any) -> dict[str, Any]:
+        """What decides which student comes out: only a run with the same may be continued.
+
+        Args:
+            resolved: values known once data and backbone are loaded, which stand in for defaults
+                such as "auto" or None.
+        """
+        # Where files lie and how often a checkpoint is written change nothing; what the files hold
+        # is in `resolved`, as a hash.
+        apart = {"output", "rationales", "include_path", "save_steps", "resume"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
+        return values | {"tasks": list(self.tasks)} | resolved
 
     @property
     def setting(self) -> str:

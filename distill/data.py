@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +33,12 @@ class TrainingData:
     train: list[Decision]
     dev: list[Decision]
     rationales: dict[str, str]
+
+    @property
+    def sha(self) -> str:
+        """Hash of rows and rationales: tells whether a run would continue on the same data."""
+        rows = [(d.id, d.input_sha, self.rationales.get(d.id)) for d in [*self.train, *self.dev]]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 def load_training_data(
@@ -90,11 +98,11 @@ def carve_dev(decisions: Sequence[Decision], dev_rows: int | None, seed: int) ->
         )
     labels = [decision.label for decision in decisions]
     counts = Counter(labels)
-    stratify = labels if min(counts.values()) > 1 and n >= len(counts) else None
+    fits = min(counts.values()) > 1 and len(counts) <= min(n, len(labels) - n)
     _, dev = train_test_split(
         [decision.index for decision in decisions],
         test_size=n,
         random_state=seed,
-        stratify=stratify,
+        stratify=labels if fits else None,
     )
     return set(dev)

@@ -29,6 +29,7 @@ class TrainingDisplay:
         self.config = config
         self.console = console or Console(stderr=True)
         self.dev = ""
+        self.steps_done = 0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -50,6 +51,7 @@ class TrainingDisplay:
 
     def update(self, progress: TrainingProgress) -> None:
         losses = progress.losses
+        self.steps_done += 1
         if progress.dev is not None:
             self.dev = f"dev acc {progress.dev['accuracy']:.3f} nll {progress.dev['nll']:.3f}"
             if not self.console.is_terminal:
@@ -65,6 +67,8 @@ class TrainingDisplay:
         )
 
     def summary(self, student: StudentConfig) -> None:
+        if not self.steps_done:
+            self.console.print(f"{self.config.output} is finished: nothing was left to train.")
         training = student.training
         table = Table(title=f"{training['setting']} student in {self.config.output}")
         table.add_column("setting")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from dhrd_plugin.checkpoint import CONFIG_FILE, StudentConfig, read_student_config
 from dhrd_plugin.errors import DHRDError
 
 TRAIN_LOG = "train_log.jsonl"
@@ -42,6 +44,33 @@ def load_trainable_state(model: torch.nn.Module, state: dict[str, torch.Tensor])
     with torch.no_grad():
         for name, value in state.items():
             parameters[name].copy_(value)
+
+
+def finished_student(output: Path, settings: Mapping[str, Any]) -> StudentConfig | None:
+    """The student that a run with `settings` has already left in `output`; None before its end.
+
+    Raises:
+        DHRDError: the run in `output`, finished or not, had other settings.
+    """
+    finished = read_student_config(output) if (output / CONFIG_FILE).is_file() else None
+    unfinished = Checkpoints(output).progress()
+    if finished is not None:
+        saved = finished.training
+    elif unfinished is not None:
+        saved = unfinished["settings"]
+    else:
+        return None
+    changed = [
+        f"{name.replace('_', '-')} {saved.get(name)} → {value}"
+        for name, value in settings.items()
+        if saved.get(name) != value
+    ]
+    if changed:
+        raise DHRDError(
+            f"{output} holds a run with other settings (old → new): {', '.join(changed)}.\n"
+            "Repeat that run's settings to continue it, or use another --output."
+        )
+    return finished
 
 
 class Checkpoints:
@@ -101,8 +130,8 @@ class Checkpoints:
         return json.loads((folders[-1] / "progress.json").read_text())
 
     def remove(self) -> None:
-        """Delete all checkpoints (the run is done)."""
-        for folder in self._folders():
+        """Delete all checkpoints, half-written ones too (the run is done)."""
+        for folder in [*self._folders(), *self.output.glob(".checkpoint-*.partial")]:
             shutil.rmtree(folder)
 
     def _folders(self) -> list[Path]:
@@ -122,11 +151,21 @@ def _set_rng_state(state: dict[str, Any]) -> None:
 
 
 class TrainLog:
-    """`train_log.jsonl`: one line per optimizer step, each step once, also after a resume."""
+    """`train_log.jsonl`: one line per optimizer step, each step once, also after a resume.
+
+    Raises:
+        DHRDError: an output folder that cannot be made or written to.
+    """
 
     def __init__(self, output: Path, resumed_step: int) -> None:
         self.path = output / TRAIN_LOG
-        output.mkdir(parents=True, exist_ok=True)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
+        except OSError as error:
+            raise DHRDError(
+                f"--output {output}: cannot write there ({error.strerror}). Name another folder."
+            ) from None
         kept = []
         if resumed_step and self.path.is_file():
             for line in self.path.read_text(encoding="utf-8").splitlines():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers import get_cosine_schedule_with_warmup
 
-from dhrd_plugin.backbones import load_causal_lm, load_tokenizer
+from dhrd_plugin.backbones import load_causal_lm, load_tokenizer, portable_name
 from dhrd_plugin.batching import Batch, EncodedDecision, Encoder, batches_by_length, collate
 from dhrd_plugin.checkpoint import StudentConfig, save_student
 from dhrd_plugin.errors import EXIT_FAILED, DHRDError
@@ -23,7 +23,13 @@ from distill.config import DistillConfig
 from distill.data import TrainingData, load_training_data
 from distill.losses import label_cross_entropy, token_cross_entropy
 from distill.model_card import write_model_card
-from distill.state import Checkpoints, TrainLog, load_trainable_state, trainable_state
+from distill.state import (
+    Checkpoints,
+    TrainLog,
+    finished_student,
+    load_trainable_state,
+    trainable_state,
+)
 
 LORA_RANK, LORA_ALPHA = 16, 32  # the paper's
 
@@ -44,8 +50,11 @@ def train(
 ) -> StudentConfig:
     """Train a dual-head student and save the checkpoint with the best dev result.
 
+    An interrupted run in the same output folder is continued; a finished one is returned as it is.
+
     Raises:
-        DHRDError: wrong input, or a loss that is no longer finite (the rows are named).
+        DHRDError: wrong input, a run with other settings in the output folder, or a loss that is
+            no longer finite (the rows are named).
     """
     data = load_training_data(
         config.tasks,
@@ -63,6 +72,17 @@ def train(
     encoder = Encoder(tokenizer, list(data.heads), config.max_length)
     rows = encode_rows(encoder, data, with_rationales=config.alpha > 0)
     dev_rows = [encoder.encode(decision) for decision in data.dev]
+
+    settings = config.settings(
+        lr=lr,
+        dtype=str(dtype).removeprefix("torch."),
+        dev_rows=len(dev_rows),
+        data=data.sha,
+        processes=accelerator.num_processes,
+    )
+    finished = finished_student(config.output, settings)
+    if finished is not None:
+        return finished
 
     window = config.batch_size * config.grad_accum * accelerator.num_processes
     steps_per_epoch = -(-len(rows) // window)
@@ -129,32 +149,25 @@ def train(
                 model=model,
                 optimizer=optimizer,
                 best=best,
-                progress={"best_result": best_result},
+                progress={"settings": settings, "best_result": best_result},
             )
         report(Progress(step, total_steps, losses, n_tokens / max(seconds, 1e-9), dev))
 
     load_trainable_state(model, best)
     training = {
         "setting": config.setting,
-        "seed": config.seed,
-        "alpha": config.alpha,
-        "beta": config.beta,
-        "lr": lr,
-        "epochs": config.epochs,
+        **settings,
         "steps": total_steps,
-        "batch_size": window,
         "train_rows": len(rows),
         "train_rows_with_rationale": sum(bool(row.suffix) for row in rows),
-        "dev_rows": len(dev_rows),
         "dev": best_result,
         "wall_seconds": round(time.monotonic() - started, 1),
-        "processes": accelerator.num_processes,
     }
     student = StudentConfig(
-        base_model=config.backbone,
+        base_model=portable_name(config.backbone),
         adapter=not config.full,
         head=config.head,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=settings["dtype"],
         max_length=config.max_length,
         tasks=data.heads,
         training=training,
@@ -174,9 +187,21 @@ def build_student(
 
     With LoRA the frozen backbone is held in `dtype` and the adapter in float32; with --full the
     weights that train are float32 and `dtype` is reached by autocast.
+
+    Raises:
+        DHRDError: a backbone that cannot be split, or with too few positions for --max-length.
     """
     lm = load_causal_lm(config.backbone, dtype=torch.float32 if config.full else dtype)
     check_backbone(lm, vocab_size)
+    positions = getattr(lm.config, "max_position_embeddings", None)
+    if positions is not None and config.max_length > positions:
+        raise DHRDError(
+            f"--max-length {config.max_length}: backbone {config.backbone} has positions for "
+            f"{positions} tokens. Give --max-length {positions} or less."
+        )
+    lm_head = lm.get_output_embeddings()
+    if config.alpha == 0 and lm_head.weight is not lm.get_input_embeddings().weight:
+        lm_head.requires_grad_(False)  # nothing would train it, which stops distributed training
     lr = config.learning_rate(sum(p.numel() for p in lm.parameters()))
     if not config.full:
         from peft import LoraConfig, get_peft_model
@@ -229,6 +254,9 @@ def train_step(
     over processes, the gradient is the same.
     """
     mine = rows[accelerator.process_index :: accelerator.num_processes]
+    idle = not mine  # a short last window: yet every process must take part in the exchange
+    if idle:
+        mine = [replace(rows[0], suffix=[])]
     batches = [
         collate([mine[i] for i in indices], pad_token_id).to(accelerator.device)
         for indices in batches_by_length([row.length for row in mine], batch_size)
@@ -244,6 +272,8 @@ def train_step(
         with nullcontext() if last else accelerator.no_sync(model):
             with accelerator.autocast():
                 cls, reason = batch_losses(model, batch, with_reasoning=alpha > 0)
+            if idle:
+                cls = 0 * cls
             loss = beta * cls.sum() / len(rows) + alpha * reason.sum() / n_targets
             # Distributed training averages gradients over processes; ours are sums already.
             accelerator.backward(loss * accelerator.num_processes)

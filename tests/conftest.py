@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -35,6 +36,12 @@ def make_tokenizer():
     )
 
 
+def read_log(output: Path) -> list[dict]:
+    """The lines of a run's train_log.jsonl."""
+    lines = (Path(output) / "train_log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory) -> str:
     """Folder of a random two-layer Llama (hidden size 32) and its byte-level tokenizer."""
@@ -60,3 +67,47 @@ def tiny_backbone(tmp_path_factory) -> str:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def untied_backbone(tmp_path_factory) -> str:
+    """Folder of a tiny Llama (512 positions) whose LM head is a parameter of its own."""
+    from tiny_models import tiny_lm
+
+    folder = tmp_path_factory.mktemp("tiny-untied-llama")
+    tiny_lm(tie_word_embeddings=False).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def made_tasks(tmp_path_factory) -> Path:
+    """Folder of the tasks made_weather, made_because and made_untaught, and rationales.jsonl."""
+    from made_harness_tasks import write_made_tasks
+
+    folder = tmp_path_factory.mktemp("made-tasks")
+    write_made_tasks(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def distill_config(made_tasks, tiny_backbone):
+    """Makes the settings of a training run of seconds; keyword arguments change some of them."""
+    from distill.config import DistillConfig
+
+    def make(output: Path, **changes) -> DistillConfig:
+        settings = {
+            "tasks": ("made_weather",),
+            "rationales": (made_tasks / "rationales.jsonl",),
+            "backbone": tiny_backbone,
+            "output": Path(output),
+            "epochs": 2,
+            "batch_size": 8,
+            "lr": 1e-2,
+            "dev_rows": 4,
+            "dtype": "float32",
+            "include_path": str(made_tasks),
+        }
+        return DistillConfig(**settings | changes)
+
+    return make

@@ -1,0 +1,315 @@
+"""`dhrd-distill` as typed: flags, exit codes, and one short message for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import transformers
+from conftest import REPO, make_tokenizer, read_log
+from tiny_models import tiny_lm
+
+from dhrd_plugin.checkpoint import read_student_config
+from dhrd_plugin.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from distill import cli
+from distill.cli import build_parser, main
+from distill.config import DistillConfig
+
+
+@pytest.fixture
+def run(made_tasks, tiny_backbone, tmp_path, monkeypatch, capsys):
+    """Runs the command in an empty folder; returns its exit code and what it wrote to stderr."""
+    monkeypatch.chdir(tmp_path)
+    common = {
+        "--task": "made_weather",
+        "--rationales": str(made_tasks / "rationales.jsonl"),
+        "--backbone": tiny_backbone,
+        "--include-path": str(made_tasks),
+        "--max-steps": "2",
+        "--dtype": "float32",
+    }
+
+    def command(*flags, **changes):
+        options = common | {f"--{key.replace('_', '-')}": value for key, value in changes.items()}
+        argv = [part for flag, value in options.items() for part in (flag, value) if value]
+        code = main([*argv, *flags])
+        return code, capsys.readouterr().err
+
+    return command
+
+
+def assert_one_message(code, text, *parts):
+    assert code == EXIT_BAD_INPUT
+    assert "Traceback" not in text
+    message = text[text.index("dhrd-distill: ") :]
+    assert len(message.splitlines()) < 6, message
+    assert text.count("dhrd-distill: ") == 1
+    for part in parts:
+        assert part in message
+    assert not Path("dhrd-student").exists()  # nothing is left behind
+
+
+# Flags
+
+
+def test_every_setting_has_a_flag_and_its_default():
+    arguments = vars(build_parser().parse_args([]))
+    assert arguments.pop("task") == DistillConfig.tasks
+    settings = {f.name: f.default for f in fields(DistillConfig) if f.name != "tasks"}
+    assert arguments == settings
+
+
+def test_help_names_the_objective(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == EXIT_OK
+    text = " ".join(capsys.readouterr().out.split())
+    assert "L = beta * L_cls + alpha * L_reason" in text
+    assert "it continues where it stopped" in text
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--kd-temperature", "2"],
+        ["--alpha-schedule", "linear"],
+        ["--control", "shuffle"],
+        ["--epoch", "2"],  # no abbreviations
+        ["--head", "deep"],
+        ["--alpha", "much"],
+        ["--full", "yes"],
+        ["stray"],
+    ],
+)
+def test_unknown_flag_or_value_is_an_error(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == EXIT_BAD_INPUT
+    assert argv[-1] in capsys.readouterr().err
+
+
+def test_flags_reach_the_settings(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "_run", lambda config: seen.append(config) or EXIT_OK)
+    argv = "--task cb,sglue_rte --rationales a.jsonl,b.jsonl --alpha 0.5 --beta 2 --head linear"
+    argv += " --full --epochs 7 --max-steps 9 --batch-size 3 --grad-accum 4 --lr 3e-4 --seed 5"
+    argv += " --dtype bfloat16 --save-steps 6 --dev-rows 8 --output out --resume"
+    assert main(argv.split()) == EXIT_OK
+    assert seen == [
+        DistillConfig(
+            tasks=("cb", "sglue_rte"),
+            rationales=(Path("a.jsonl"), Path("b.jsonl")),
+            alpha=0.5,
+            beta=2,
+            head="linear",
+            full=True,
+            epochs=7,
+            max_steps=9,
+            batch_size=3,
+            grad_accum=4,
+            lr=3e-4,
+            seed=5,
+            dtype="bfloat16",
+            save_steps=6,
+            dev_rows=8,
+            output=Path("out"),
+            resume=True,
+        )
+    ]
+
+
+# Runs
+
+
+def test_student_lands_in_the_default_folder(run):
+    code, text = run()
+    assert code == EXIT_OK
+    assert "DHRD (α=1 β=1) student in" in text
+    assert "lm_eval --model dhrd --model_args pretrained=dhrd-student --tasks made_weather" in text
+    assert "step 2/2" in text
+    assert read_student_config("dhrd-student").training["train_rows_with_rationale"] > 0
+
+
+def test_nothing_but_our_own_words_is_printed(made_tasks, tiny_backbone, tmp_path):
+    """In a process of its own: other libraries' bars and notices are set up when imported."""
+    argv = f"--task made_weather --alpha 0 --backbone {tiny_backbone} --max-steps 1"
+    argv += f" --include-path {made_tasks} --output {tmp_path / 'out'}"
+    code = "import sys; from distill.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv.split()],
+        env=os.environ | {"PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == EXIT_OK, done.stderr
+    assert done.stdout == ""
+    first, *others = done.stderr.splitlines()
+    assert first.startswith("step 1/1 ")
+    assert "pooled (α=0) student in" in others[0]
+    assert not [line for line in others if "arning" in line or "%|" in line]
+
+
+def test_pooled_baseline_needs_no_rationale_file(run):
+    code, _ = run("--output", "pooled", rationales=None, alpha="0")
+    assert code == EXIT_OK
+    student = read_student_config("pooled")
+    assert student.training["setting"] == "pooled (α=0)"
+    assert student.training["train_rows_with_rationale"] == 0
+
+
+def test_same_command_again_has_nothing_to_do(run):
+    assert run()[0] == EXIT_OK
+    before = Path("dhrd-student/train_log.jsonl").stat().st_mtime_ns
+    for flags in ((), ("--resume",)):
+        code, text = run(*flags)
+        assert code == EXIT_OK
+        assert "dhrd-student is finished: nothing was left to train" in text
+        assert Path("dhrd-student/train_log.jsonl").stat().st_mtime_ns == before
+
+
+def test_other_settings_in_the_same_folder_are_refused(run):
+    assert run()[0] == EXIT_OK
+    fingerprint = read_student_config("dhrd-student").fingerprint
+    code, text = run(alpha="0.5", lr="0.1")
+    assert code == EXIT_BAD_INPUT
+    assert "dhrd-student holds a run with other settings (old → new): alpha 1.0 → 0.5" in text
+    assert "lr 0.001 → 0.1" in text
+    assert read_student_config("dhrd-student").fingerprint == fingerprint
+
+
+def test_interrupted_run_is_continued_by_the_same_command(run, monkeypatch):
+    real = cli._run
+
+    def interrupted(config):
+        from distill.display import TrainingDisplay
+
+        show = TrainingDisplay.update
+
+        def update(self, progress):
+            show(self, progress)
+            if progress.step == 3:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingDisplay, "update", update)
+            return real(config)
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    code, text = run("--resume", max_steps="4", save_steps="2")  # nothing to resume: starts afresh
+    assert code == EXIT_INTERRUPTED == 130
+    assert "the same command continues from the last checkpoint" in text
+    monkeypatch.setattr(cli, "_run", real)
+    code, _ = run(max_steps="4", save_steps="2")
+    assert code == EXIT_OK
+    assert [entry["step"] for entry in read_log("dhrd-student")] == [1, 2, 3, 4]
+    assert list(Path("dhrd-student").glob("checkpoint-*")) == []
+
+
+def test_failure_while_training_has_its_own_code(run):
+    """A learning rate far too high ends in numbers that are none."""
+    code, text = run(lr="1e30", max_steps="6", warmup_steps="0")
+    assert code == EXIT_FAILED
+    assert "is not finite" in text and "made_weather/train/" in text
+    assert "Traceback" not in text
+
+
+# Bad input
+
+
+def test_missing_rationale_file(run):
+    code, text = run(rationales="nowhere.jsonl")
+    assert_one_message(code, text, "nowhere.jsonl", "No such file", "dhrd-teach")
+
+
+def test_default_rationale_file_that_is_not_there(run):
+    code, text = run(rationales=None)
+    assert_one_message(code, text, "rationales.jsonl", "No such file")
+
+
+def test_rationale_file_that_is_a_folder(run, tmp_path):
+    code, text = run(rationales=str(tmp_path))
+    assert_one_message(code, text, str(tmp_path), "Is a directory")
+
+
+def test_no_rationale_file_named(run):
+    code, text = run("--rationales", "")
+    assert_one_message(code, text, "--alpha 1 needs --rationales", "--alpha 0")
+
+
+LINE = {"task": "made_weather", "split": "train", "index": 0, "rationale": "Drops."}
+
+
+@pytest.mark.parametrize(
+    ("second", "parts"),
+    [
+        ('{"task": "made_wea', ["r.jsonl:2", "not valid JSON", "cut it short"]),
+        (json.dumps(LINE | {"input_sha": "0123456789abcdef"}), ["r.jsonl:2", "0123456789abcdef"]),
+        (json.dumps(LINE | {"index": 999}), ["r.jsonl:2", "no row made_weather/train/999"]),
+        (json.dumps(LINE | {"rationale": None}), ["r.jsonl:2", "'rationale' is None"]),
+        ("[]", ["r.jsonl:2", "got list"]),
+    ],
+)
+def test_line_that_cannot_be_used(run, second, parts):
+    Path("r.jsonl").write_text(json.dumps(LINE) + "\n" + second)
+    code, text = run(rationales="r.jsonl")
+    assert_one_message(code, text, *parts)
+
+
+def test_unknown_task(run):
+    code, text = run(task="made_wether")
+    assert_one_message(code, text, "'made_wether'", "made_weather")
+
+
+def test_no_task(run):
+    code, text = run("--task", ",")
+    assert_one_message(code, text, "--task names no task")
+
+
+def test_task_without_training_split(run):
+    code, text = run(task="made_untaught")
+    assert_one_message(code, text, "'made_untaught' has no train split", "training_split:")
+
+
+def test_missing_include_path(run):
+    code, text = run(include_path="nowhere")
+    assert_one_message(code, text, "--include-path nowhere: no such folder")
+
+
+@pytest.mark.parametrize("family", ["Bert", "T5", "Cohere"])
+def test_backbone_that_is_no_plain_causal_lm(run, family, tmp_path):
+    folder = tmp_path / "backbone"
+    make_tokenizer().save_pretrained(folder)
+    if family == "T5":
+        transformers.T5Config(vocab_size=258, d_model=32).save_pretrained(folder)
+    else:
+        tiny_lm(family).save_pretrained(folder)
+    code, text = run(backbone=str(folder), max_length="400")
+    why = {"Bert": "not causal", "T5": "causal language model", "Cohere": "scales or caps"}
+    assert_one_message(code, text, why[family])
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "nobody/nothing"])
+def test_backbone_that_is_not_there(run, name):
+    code, text = run(backbone=name)
+    assert_one_message(code, text, name)
+
+
+def test_impossible_setting(run):
+    code, text = run(lr="-1")
+    assert_one_message(code, text, "--lr -1")
+
+
+def test_too_many_dev_rows(run):
+    code, text = run(dev_rows="40")
+    assert_one_message(code, text, "40 training rows, too few to keep 40 back", "--dev-rows")
+
+
+def test_output_that_is_a_file(run):
+    Path("taken").touch()
+    code, text = run(output="taken")
+    assert_one_message(code, text, "--output taken: cannot write there")

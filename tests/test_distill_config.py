@@ -1,0 +1,70 @@
+"""Settings that cannot work are refused before anything is loaded, by the flag's name."""
+
+from __future__ import annotations
+
+import pytest
+
+from dhrd_plugin.errors import EXIT_BAD_INPUT, DHRDError
+from distill.config import DistillConfig
+
+NAN = float("nan")
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alpha": -1.0}, "--alpha -1 --beta 1: both are weights"),
+        ({"beta": -0.5}, "--alpha 1 --beta -0.5: both are weights"),
+        ({"alpha": 0, "beta": 0}, "--alpha 0 --beta 0: .*one must be above 0"),
+        ({"alpha": NAN}, "--alpha nan"),
+        ({"beta": NAN}, "--beta nan"),
+        ({"alpha": INF}, "--alpha inf"),
+        ({"rationales": ()}, "--alpha 1 needs --rationales"),
+        ({"tasks": ()}, "--task names no task"),
+        ({"tasks": ("cb", "rte", "cb")}, "--task cb,rte,cb: a task is named twice"),
+        ({"epochs": 0}, "--epochs 0"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"grad_accum": -2}, "--grad-accum -2"),
+        ({"max_steps": 0}, "--max-steps 0"),
+        ({"save_steps": 0}, "--save-steps 0"),
+        ({"dev_rows": 0}, "--dev-rows 0"),
+        ({"warmup_steps": -1}, "--warmup-steps -1"),
+        ({"weight_decay": -0.1}, "--weight-decay -0.1"),
+        ({"weight_decay": NAN}, "--weight-decay nan"),
+        ({"max_grad_norm": 0.0}, "--max-grad-norm 0"),
+        ({"max_grad_norm": NAN}, "--max-grad-norm nan"),
+        ({"lora_dropout": 1.0}, "--lora-dropout 1"),
+        ({"lora_dropout": -0.1}, "--lora-dropout -0.1"),
+        ({"lr": 0.0}, "--lr 0"),
+        ({"lr": NAN}, "--lr nan"),
+        ({"lr": INF}, "--lr inf"),
+        ({"seed": -1}, "--seed -1"),
+        ({"seed": 2**32}, "--seed 4294967296"),
+        ({"max_length": 15}, "--max-length 15: need at least 16"),
+    ],
+)
+def test_impossible_setting_is_named(changes, message):
+    with pytest.raises(DHRDError, match=message) as refusal:
+        DistillConfig(**changes)
+    assert refusal.value.exit_code == EXIT_BAD_INPUT
+    assert len(str(refusal.value).splitlines()) < 6
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"alpha": 0, "rationales": ()},
+        {"beta": 0},
+        {"epochs": 1, "batch_size": 1, "grad_accum": 1, "max_steps": 1, "save_steps": 1},
+        {"dev_rows": 1, "warmup_steps": 0, "weight_decay": 0, "lora_dropout": 0, "max_length": 16},
+        {"max_grad_norm": INF},
+    ],
+)
+def test_edge_of_what_is_possible_is_accepted(changes):
+    DistillConfig(**changes)
+
+
+def test_setting_names_what_was_trained_whatever_the_seed():
+    assert DistillConfig(alpha=0, seed=3).setting == "pooled (α=0)"
+    assert DistillConfig(alpha=0.5, seed=1).setting == "DHRD (α=0.5 β=1)"

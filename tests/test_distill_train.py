@@ -1,0 +1,247 @@
+"""What trains, and whole runs of seconds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from conftest import make_tokenizer, read_log
+from safetensors.torch import load_file
+from tiny_models import mixed_rows, tiny_lm
+
+from dhrd_plugin.backbones import load_tokenizer
+from dhrd_plugin.batching import Encoder
+from dhrd_plugin.checkpoint import load_student
+from dhrd_plugin.errors import EXIT_BAD_INPUT, EXIT_FAILED, DHRDError
+from distill import train as training
+from distill.data import load_training_data
+from distill.train import build_student, encode_rows, epoch_order, evaluate, resolve_dtype, train
+
+PAD = 257
+
+
+# What trains
+
+
+def train_two_steps(config):
+    """(parameters before, after, those meant to train) of two steps without weight decay."""
+    data = load_training_data(
+        config.tasks,
+        config.rationales,
+        dev_rows=4,
+        seed=0,
+        include_path=config.include_path,
+    )
+    tokenizer = load_tokenizer(config.backbone)
+    model, lr = build_student(config, data, len(tokenizer), torch.float32)
+    rows = encode_rows(Encoder(tokenizer, list(data.heads), 400), data, with_rationales=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for _ in range(2):  # LoRA's A moves once its B has left zero
+        training.train_step(
+            model,
+            rows[:8],
+            accelerator=Accelerator(cpu=True),
+            optimizer=optimizer,
+            alpha=config.alpha,
+            beta=1,
+            batch_size=8,
+            max_grad_norm=1,
+            pad_token_id=PAD,
+        )
+    after = dict(model.named_parameters())
+    return {name for name, value in before.items() if not torch.equal(after[name], value)}, after
+
+
+@pytest.mark.parametrize(
+    ("changes", "meant"),
+    [
+        ({}, lambda name: "lora_" in name or name.startswith("heads.")),
+        ({"head": "linear"}, lambda name: "lora_" in name or name.startswith("heads.")),
+        ({"full": True}, lambda _: True),
+        ({"full": True, "untied": True, "alpha": 0}, lambda name: name != "lm.lm_head.weight"),
+        ({"full": True, "untied": True}, lambda _: True),
+    ],
+)
+def test_exactly_the_parameters_meant_to_train_change(
+    distill_config, untied_backbone, tmp_path, changes, meant
+):
+    if changes.pop("untied", False):
+        changes |= {"backbone": untied_backbone, "max_length": 512}
+    changed, parameters = train_two_steps(distill_config(tmp_path, **changes))
+    expected = {name for name in parameters if meant(name)}
+    assert changed - expected == set(), "changed, though frozen"
+    assert expected - changed == set(), "meant to train, and did not"
+    assert {name for name, p in parameters.items() if p.requires_grad} == expected
+
+
+@pytest.mark.parametrize("family", ["GPT2", "GPTNeoX"])
+def test_lora_finds_the_layers_of_other_families(distill_config, tmp_path, family):
+    tiny_lm(family).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    config = distill_config(tmp_path / "out", backbone=str(tmp_path), max_length=512)
+    changed, parameters = train_two_steps(config)
+    assert changed == {n for n in parameters if "lora_" in n or n.startswith("heads.")}
+    assert len([name for name in changed if "lora_" in name]) == 2 * 2 * 4  # A and B; layers; each
+
+
+# Whole runs
+
+
+@pytest.mark.parametrize("alpha", [0, 1])
+def test_student_learns_the_task(distill_config, tmp_path, alpha):
+    train(distill_config(tmp_path, alpha=alpha, epochs=12, lora_dropout=0.0))
+    log = read_log(tmp_path)
+    assert log[0]["loss_cls"] > 0.6
+    assert log[-1]["loss_cls"] < 0.1
+    if alpha:
+        assert log[-1]["loss_reason"] < log[0]["loss_reason"] - 0.2
+    else:
+        assert {entry["loss_reason"] for entry in log} == {0}
+
+
+def test_log_has_a_line_per_step_and_dev_results_per_epoch(distill_config, tmp_path):
+    reported = []
+    student = train(distill_config(tmp_path, warmup_steps=4), report=reported.append)
+    log = read_log(tmp_path)
+    assert [entry["step"] for entry in log] == list(range(1, 11)) == [r.step for r in reported]
+    assert [entry["epoch"] for entry in log] == pytest.approx([s / 5 for s in range(1, 11)])
+    assert [entry["step"] for entry in log if "dev" in entry] == [5, 10]
+    peak = max(entry["lr"] for entry in log)
+    assert [entry["lr"] for entry in log[:4]] == pytest.approx([0.0025, 0.005, 0.0075, 0.01])
+    assert peak == 0.01 and log[-1]["lr"] == pytest.approx(0)
+    assert all(entry["loss"] == entry["loss_cls"] + entry["loss_reason"] for entry in log)
+    assert student.training["steps"] == 10 == reported[0].total_steps
+    assert student.training["train_rows"] == 36 and student.training["dev_rows"] == 4
+
+
+def test_max_steps_ends_a_run_with_a_dev_result(distill_config, tmp_path):
+    student = train(distill_config(tmp_path, max_steps=3))
+    assert [("dev" in entry) for entry in read_log(tmp_path)] == [False, False, True]
+    assert student.training["dev"]["step"] == 3
+
+
+def test_best_checkpoint_is_the_one_saved(distill_config, tmp_path, monkeypatch):
+    """Higher accuracy first, then likelihood; of equals the earlier one."""
+    script = [(0.5, 0.1), (0.75, 0.9), (0.75, 0.4), (0.75, 0.4), (0.5, 0.0)]
+    states = []
+
+    def evaluate(model, *_):
+        states.append({k: v.clone() for k, v in model.heads.state_dict().items()})
+        accuracy, nll = script[len(states) - 1]
+        return {"accuracy": accuracy, "nll": nll}
+
+    monkeypatch.setattr(training, "evaluate", evaluate)
+    student = train(distill_config(tmp_path, epochs=5))
+    assert student.training["dev"] == {"accuracy": 0.75, "nll": 0.4, "step": 15}
+    saved = load_file(tmp_path / "head.safetensors")
+    assert all(torch.equal(saved[name], value) for name, value in states[2].items())
+    assert not any(torch.equal(states[2][name], value) for name, value in states[3].items())
+
+
+def test_dev_result_is_that_of_the_saved_student(distill_config, made_tasks, tmp_path):
+    config = distill_config(tmp_path, tasks=("made_weather", "made_because"), epochs=3)
+    trained = train(config)
+    model, tokenizer, student = load_student(tmp_path)
+    data = load_training_data(
+        config.tasks, config.rationales, dev_rows=4, seed=0, include_path=str(made_tasks)
+    )
+    rows = [Encoder(tokenizer, list(student.tasks), 1024).encode(d) for d in data.dev]
+    result = evaluate(model, rows, 3, PAD, torch.float32)
+    assert result == pytest.approx({k: trained.training["dev"][k] for k in ("accuracy", "nll")})
+
+
+def test_dev_accuracy_and_likelihood_by_hand(monkeypatch):
+    """Tasks count alike: the mean over the labels rows, and over the candidates, then of both."""
+    rows = mixed_rows()
+    logs = torch.tensor([0.2, 0.5, 0.3]).log().tolist()
+    scored = [logs[: row.n_choices] for row in rows]
+    monkeypatch.setattr(training, "score", lambda *_, **__: scored)
+    result = evaluate(None, rows, 8, PAD, torch.float32)
+    gold = [sorted(row.gold)[0] for row in rows]
+    labels = [g for g, row in zip(gold, rows, strict=True) if row.head == 0]
+    candidates = [g for g, row in zip(gold, rows, strict=True) if row.head == 1]
+    accuracy = sum(g == 1 for g in labels) / 5 / 2 + sum(g == 1 for g in candidates) / 3 / 2
+    nll = -sum(logs[g] for g in labels) / 5 / 2 - sum(logs[g] for g in candidates) / 3 / 2
+    assert result == {"accuracy": pytest.approx(accuracy), "nll": pytest.approx(nll, abs=1e-5)}
+
+
+def test_row_order_is_a_function_of_seed_and_epoch():
+    orders = [epoch_order(20, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert epoch_order(20, 1, 1) == orders[3]
+
+
+def test_every_epoch_reads_every_row_once(distill_config, tmp_path, monkeypatch):
+    seen = []
+    real = training.train_step
+
+    def spy(model, rows, **kwargs):
+        seen.append([tuple(row.inputs[0]) for row in rows])
+        return real(model, rows, **kwargs)
+
+    monkeypatch.setattr(training, "train_step", spy)
+    train(distill_config(tmp_path, grad_accum=2))
+    assert [len(window) for window in seen] == [16, 16, 4, 16, 16, 4]
+    first, second = ([row for window in part for row in window] for part in (seen[:3], seen[3:]))
+    assert sorted(first) == sorted(second) and len(set(first)) == 36
+    assert first != second
+
+
+def test_two_runs_give_the_same_student_and_another_seed_another(distill_config, tmp_path):
+    students = [
+        train(distill_config(tmp_path / str(i), seed=seed, max_steps=2))
+        for i, seed in enumerate((0, 0, 1))
+    ]
+    prints = [student.fingerprint for student in students]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_low_precision_run_keeps_the_trained_weights_in_float32(distill_config, tmp_path):
+    AcceleratorState._reset_state(reset_partial_state=True)  # one precision per process
+    try:
+        student = train(distill_config(tmp_path, dtype="bfloat16", max_steps=2))
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert student.dtype == "bfloat16"
+    model, _, _ = load_student(tmp_path)
+    dtypes = {name: p.dtype for name, p in model.named_parameters()}
+    assert dtypes["lm.base_model.model.model.embed_tokens.weight"] == torch.bfloat16
+    trained = [name for name in dtypes if "lora_" in name or name.startswith("heads")]
+    assert trained and {dtypes[name] for name in trained} == {torch.float32}
+
+
+def test_loss_that_is_not_finite_names_the_rows(distill_config, tmp_path, monkeypatch):
+    real = training.label_cross_entropy
+    calls = []
+
+    def breaks_late(logits, gold):
+        calls.append(1)
+        return real(logits, gold) * (float("nan") if len(calls) > 3 else 1)
+
+    monkeypatch.setattr(training, "label_cross_entropy", breaks_late)
+    with pytest.raises(DHRDError, match=r"step 4 is not finite.*made_weather/train/\d+") as failure:
+        train(distill_config(tmp_path, save_steps=2))
+    assert failure.value.exit_code == EXIT_FAILED
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_too_long_for_the_backbones_positions_is_refused(distill_config, untied_backbone, tmp_path):
+    config = distill_config(tmp_path, backbone=untied_backbone, max_length=513)
+    with pytest.raises(DHRDError, match=r"--max-length 513.*512 tokens") as refusal:
+        train(config)
+    assert refusal.value.exit_code == EXIT_BAD_INPUT
+
+
+def test_learning_rate_follows_the_backbones_size(distill_config, tmp_path):
+    assert distill_config(tmp_path, lr=None).learning_rate(135_000_000) == 1e-3
+    assert distill_config(tmp_path, lr=None).learning_rate(3_000_000_000) == 2e-4
+    assert distill_config(tmp_path, lr=3e-5).learning_rate(3_000_000_000) == 3e-5
+
+
+def test_auto_precision_is_float32_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_dtype("auto") == torch.float32
+    assert resolve_dtype("bfloat16") == torch.bfloat16

@@ -1,0 +1,383 @@
+"""`--model dhrd` in the harness: what it answers, from which student, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+
+import lm_eval
+import pytest
+import torch
+from lm_eval.tasks import TaskManager
+
+from dhrd_plugin import lm as lm_module
+from dhrd_plugin.batching import Encoder
+from dhrd_plugin.checkpoint import load_student, read_student_config
+from dhrd_plugin.decisions import load_decisions
+from dhrd_plugin.errors import DHRDError
+from dhrd_plugin.harness import load_task, task_folders
+from dhrd_plugin.lm import DHRDLM, find_student
+from dhrd_plugin.scoring import score
+from distill.train import train
+
+TASKS = ("scenes", "made_weather", "made_because")
+LIMIT = 24
+CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+
+
+@pytest.fixture(scope="module")
+def student(distill_config, tmp_path_factory):
+    """A student of a shipped task and of two of a user's own, trained for a few steps."""
+    folder = tmp_path_factory.mktemp("student")
+    train(distill_config(folder, tasks=TASKS, max_steps=6, dev_rows=2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(made_tasks):
+    """Where the harness finds tasks; its own thousands stay out, for speed."""
+    folders = [str(folder) for folder in task_folders()]
+    return TaskManager(include_path=[*folders, str(made_tasks)], include_defaults=False)
+
+
+@pytest.fixture(scope="module")
+def evaluate(tasks):
+    def run(model, *names, limit=LIMIT, **kwargs):
+        results = lm_eval.simple_evaluate(
+            model=model,
+            tasks=list(names),
+            task_manager=kwargs.pop("task_manager", tasks),
+            limit=limit,
+            bootstrap_iters=0,
+            **kwargs,
+        )
+        assert results is not None
+        return results
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def model(student, made_tasks):
+    return DHRDLM(str(student), batch_size=5, include_path=str(made_tasks))
+
+
+@pytest.fixture(scope="module")
+def results(evaluate, model):
+    return evaluate(model, *TASKS)
+
+
+def answers(results, task):
+    """Log-probabilities of the choices of each document, in order."""
+    samples = sorted(results["samples"][task], key=lambda sample: sample["doc_id"])
+    return [[resp[0][0] for resp in sample["resps"]] for sample in samples]
+
+
+# Answers
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_accuracy_is_that_of_the_scored_decisions(results, student, made_tasks, task):
+    dual_head, tokenizer, config = load_student(student, merge=True)
+    decisions = load_decisions(load_task(task, str(made_tasks)), "validation", LIMIT).decisions
+    encoder = Encoder(tokenizer, list(config.tasks), config.max_length)
+    scored = score(
+        dual_head, [encoder.encode(d) for d in decisions], batch_size=3, pad_token_id=257
+    )
+    right = [
+        values.index(max(values)) in decision.gold
+        for values, decision in zip(scored, decisions, strict=True)
+    ]
+    assert results["results"][task]["acc,none"] == pytest.approx(sum(right) / len(right))
+    got = answers(results, task)
+    assert len(got) == len(decisions) == min(LIMIT, len(decisions))
+    for values, expected in zip(got, scored, strict=True):
+        assert values == pytest.approx(expected, abs=1e-5)
+        assert sum(map(math.exp, values)) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_accuracy_is_that_of_the_logged_samples(results, task):
+    samples = results["samples"][task]
+    right = 0
+    for sample in samples:
+        values = [resp[0][0] for resp in sample["resps"]]
+        greedy = [resp[0][1] for resp in sample["resps"]]
+        assert greedy == [value == max(values) for value in values]
+        right += values.index(max(values)) == int(sample["target"])
+    assert results["results"][task]["acc,none"] == pytest.approx(right / len(samples))
+    assert len({round(values[0], 4) for values in answers(results, task)}) > 4  # they do differ
+
+
+def test_student_is_found_by_name_and_batch_size_does_not_matter(
+    evaluate, results, student, made_tasks
+):
+    by_name = evaluate(
+        "dhrd",
+        "scenes",
+        "made_because",
+        model_args={"pretrained": str(student), "include_path": str(made_tasks)},
+        batch_size="auto",
+        max_batch_size=7,
+        device="cpu",
+    )
+    for task in ("scenes", "made_because"):
+        for got, expected in zip(answers(by_name, task), answers(results, task), strict=True):
+            assert got == pytest.approx(expected, abs=1e-5)
+
+
+def test_automatic_batch_size_halves_until_it_fits(student, made_tasks, tasks, monkeypatch):
+    sizes = []
+    real = lm_module.score
+
+    def fits_three(model, encoded, *, batch_size, **kwargs):
+        sizes.append(batch_size)
+        if batch_size > 3:
+            raise RuntimeError("CUDA out of memory.")
+        return real(model, encoded, batch_size=batch_size, **kwargs)
+
+    monkeypatch.setattr(lm_module, "score", fits_three)
+    auto = DHRDLM(str(student), batch_size="auto", max_batch_size=8, include_path=str(made_tasks))
+    got = auto.loglikelihood(requests(tasks, "made_because"))
+    assert sizes[-1] <= 3 and sizes[0] == 8
+    assert len(got) == 16
+
+
+def test_lm_head_never_runs_for_choices(student, made_tasks, tasks):
+    model = DHRDLM(str(student), include_path=str(made_tasks))
+
+    def fail(*_):
+        raise AssertionError("the LM head ran")
+
+    model.model.get_output_embeddings().register_forward_pre_hook(fail)
+    assert len(model.loglikelihood(requests(tasks, "made_weather"))) == 16
+    with pytest.raises(AssertionError, match="the LM head ran"):
+        model.model(torch.tensor([[1, 2]]))
+
+
+def test_unmerged_adapter_gives_the_logits_of_training(student, made_tasks, tasks):
+    model = DHRDLM(str(student), merge=False, batch_size=3, include_path=str(made_tasks))
+    got = model.loglikelihood(requests(tasks, "made_weather"))
+    dual_head, tokenizer, config = load_student(student)
+    decisions = load_decisions(load_task("made_weather", str(made_tasks)), "validation").decisions
+    encoded = [Encoder(tokenizer, list(config.tasks), 1024).encode(d) for d in decisions]
+    scored = score(dual_head, encoded, batch_size=3, pad_token_id=257)
+    assert [value for value, _ in got] == [value for values in scored for value in values]
+
+
+def test_fully_trained_student_answers_too(distill_config, made_tasks, tmp_path, tasks):
+    train(distill_config(tmp_path, full=True, head="linear", max_steps=2))
+    model = DHRDLM(str(tmp_path), include_path=str(made_tasks))
+    got = model.loglikelihood(requests(tasks, "made_weather"))
+    dual_head, tokenizer, config = load_student(tmp_path)
+    decisions = load_decisions(load_task("made_weather", str(made_tasks)), "validation").decisions
+    encoded = [Encoder(tokenizer, list(config.tasks), 1024).encode(d) for d in decisions]
+    scored = score(dual_head, encoded, batch_size=1, pad_token_id=257)
+    assert [value for value, _ in got] == [value for values in scored for value in values]
+
+
+# Requests, as the harness hands them over
+
+
+def requests(tasks, name, limit=None):
+    task = tasks.load([name])["tasks"][name]
+    task.build_all_requests(limit=limit, rank=0, world_size=1)
+    return task.instances
+
+
+def test_order_and_repeated_requests_do_not_matter(model, tasks):
+    asked = requests(tasks, "made_because") + requests(tasks, "made_weather")
+    expected = model.loglikelihood(asked)
+    mixed = [*asked[::-1], asked[-1], asked[-1], asked[0]]
+    got = model.loglikelihood(mixed)
+    for (value, greedy), (one, is_best) in zip(
+        got, [*expected[::-1], expected[-1], expected[-1], expected[0]], strict=True
+    ):
+        assert value == pytest.approx(one, abs=1e-5)
+        assert greedy is is_best
+
+
+def test_no_requests_no_answers(model):
+    assert model.loglikelihood([]) == []
+
+
+@pytest.mark.parametrize("task", ["made_weather", "made_because"])
+def test_missing_choice_is_an_error(model, tasks, task):
+    asked = requests(tasks, task)
+    with pytest.raises(DHRDError, match=f"Task {task}, document 3: some of its choices"):
+        model.loglikelihood([r for r in asked if (r.doc_id, r.idx) != (3, 0)])
+
+
+def test_other_label_words_are_refused(model, tasks):
+    asked = requests(tasks, "made_weather")
+    for request in asked:
+        if request.doc_id == 3:
+            request.arguments = (request.args[0], request.args[1].replace("yes", "maybe"))
+    with pytest.raises(DHRDError, match=r"document 3: .*\['no', 'maybe'\].*\['no', 'yes'\]"):
+        model.loglikelihood(asked)
+
+
+def own_task(made_tasks, folder, *replacements):
+    """made_weather with other lines in its YAML, in `folder`, and a TaskManager that finds it."""
+    text = (made_tasks / "made_weather.yaml").read_text()
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "made_weather.yaml").write_text(text)
+    return TaskManager(include_path=str(folder), include_defaults=False)
+
+
+def test_auxiliary_requests_stay_out_of_the_softmax(evaluate, model, made_tasks, tmp_path, results):
+    more = ("- metric: acc", "- metric: acc\n  - metric: acc_mutual_info")
+    got = evaluate(model, "made_weather", task_manager=own_task(made_tasks, tmp_path, more))
+    for sample, expected in zip(
+        answers(got, "made_weather"), answers(results, "made_weather"), strict=True
+    ):
+        assert sample[:2] == pytest.approx(expected, abs=1e-5)
+        assert sample[2:] == [0, 0]
+    scores = got["results"]["made_weather"]
+    assert scores["acc_mutual_info,none"] == scores["acc,none"]
+
+
+# Questions of another shape
+
+
+def test_few_shot_is_refused(evaluate, model, student, made_tasks):
+    model = DHRDLM(str(student), include_path=str(made_tasks))
+    with pytest.raises(DHRDError, match=r"not the zero-shot one[\s\S]*Leave out --num_fewshot"):
+        evaluate(model, "made_weather", num_fewshot=1, limit=2)
+
+
+def test_chat_template_is_refused(evaluate, student, made_tasks, tmp_path):
+    shutil.copytree(student, tmp_path / "chat")
+    settings = json.loads((tmp_path / "chat" / "tokenizer_config.json").read_text())
+    settings["chat_template"] = CHAT_TEMPLATE
+    (tmp_path / "chat" / "tokenizer_config.json").write_text(json.dumps(settings))
+    model = DHRDLM(str(tmp_path / "chat"), include_path=str(made_tasks))
+    assert model.tokenizer.chat_template == CHAT_TEMPLATE
+    with pytest.raises(DHRDError, match=r"<user>[\s\S]*--apply_chat_template"):
+        evaluate(model, "made_weather", apply_chat_template=True, limit=2)
+
+
+@pytest.mark.parametrize("change", [("version: 1.0", "version: 2.0"), ("Is it wet?", "Wet?")])
+def test_other_version_of_a_task_is_refused(evaluate, student, made_tasks, tmp_path, change):
+    manager = own_task(made_tasks, tmp_path, change)
+    model = DHRDLM(str(student), include_path=str(tmp_path))
+    with pytest.raises(DHRDError, match=r"Task made_weather: its prompt is another one \(version"):
+        evaluate(model, "made_weather", limit=2, task_manager=manager)
+
+
+def test_other_prompt_under_the_trained_name_is_refused(evaluate, student, made_tasks, tmp_path):
+    manager = own_task(made_tasks, tmp_path, ("Is it wet?", "Wet?"))
+    model = DHRDLM(str(student), include_path=str(made_tasks))
+    with pytest.raises(DHRDError, match=r"Wet\?.*\nneeded\n.*Is it wet\?"):
+        evaluate(model, "made_weather", limit=2, task_manager=manager)
+
+
+def test_task_that_cannot_be_loaded_by_name_has_its_choices_compared(
+    evaluate, student, made_tasks, tmp_path, results, caplog
+):
+    model = DHRDLM(str(student))
+    with caplog.at_level(logging.WARNING, logger="dhrd_plugin.lm"):
+        got = evaluate(model, "made_weather")
+    (warning,) = [r.getMessage() for r in caplog.records if r.name == "dhrd_plugin.lm"]
+    assert "Task made_weather cannot be loaded by name (Unknown task" in warning
+    assert "include_path=FOLDER" in warning
+    for values, expected in zip(
+        answers(got, "made_weather"), answers(results, "made_weather"), strict=True
+    ):
+        assert values == pytest.approx(expected, abs=1e-5)
+    manager = own_task(made_tasks, tmp_path, ('["no", "yes"]', '["never", "ever"]'))
+    with pytest.raises(DHRDError, match=r"its choices are \['never', 'ever'\]"):
+        evaluate(model, "made_weather", limit=2, task_manager=manager)
+
+
+def test_task_without_a_head_names_those_there_are(evaluate, model):
+    with pytest.raises(DHRDError, match=r"no head for task everyday; it has heads for scenes, "):
+        evaluate(model, "scenes", "everyday", limit=2)
+
+
+def test_request_cache_is_refused(evaluate, model, tmp_path):
+    with pytest.raises(DHRDError, match="--use_cache"):
+        evaluate(model, "scenes", limit=2, use_cache=str(tmp_path / "cache"))
+
+
+# Decoding
+
+
+def test_generation_runs_the_reasoning_head(evaluate, model, tmp_path):
+    """The harness decodes with the student's own language model, adapter included."""
+    (tmp_path / "made_cot.yaml").write_text(
+        f"""
+task: made_cot
+dataset_path: json
+dataset_kwargs: {{data_files: {{validation: {tmp_path}/rows.jsonl}}}}
+output_type: generate_until
+validation_split: validation
+doc_to_text: "{{{{text}}}}"
+doc_to_target: "no"
+generation_kwargs: {{until: ["<eos>"], max_gen_toks: 6, do_sample: false}}
+metric_list:
+  - metric: exact_match
+"""
+    )
+    (tmp_path / "rows.jsonl").write_text('{"text": "Here: Rain falls."}\n')
+    calls = []
+    handle = model.model.get_output_embeddings().register_forward_hook(lambda *_: calls.append(1))
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    got = evaluate(model, "made_cot", task_manager=manager)
+    handle.remove()
+    (sample,) = got["samples"]["made_cot"]
+    ids = model.tokenizer("Here: Rain falls.", return_tensors="pt").input_ids
+    for _ in range(6):
+        with torch.no_grad():
+            ids = torch.cat([ids, model.model(ids).logits[:, -1:].argmax(-1)], dim=1)
+    expected = model.tokenizer.decode(ids[0, -6:]).split("<eos>")[0]
+    assert sample["resps"][0][0] == expected
+    assert len(calls) > 0
+
+
+# Which student
+
+
+def test_default_student_is_named_by_the_environment_or_lies_here(student, tmp_path, monkeypatch):
+    monkeypatch.delenv("DHRD_STUDENT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DHRDError, match=r"No student named[\s\S]*dhrd-teach && dhrd-distill"):
+        find_student(None)
+    shutil.copytree(student, tmp_path / "dhrd-student")
+    assert find_student(None).resolve() == tmp_path / "dhrd-student"
+    monkeypatch.setenv("DHRD_STUDENT", str(student))
+    assert find_student(None) == student
+    assert find_student("named").name == "named"
+    assert DHRDLM().student == read_student_config(student)
+
+
+@pytest.mark.parametrize("named", ["argument", "environment"])
+def test_named_student_that_is_not_there_is_an_error(tmp_path, monkeypatch, student, named):
+    missing = str(tmp_path / "missing")
+    monkeypatch.chdir(student.parent)
+    monkeypatch.setenv("DHRD_STUDENT", missing if named == "environment" else str(student))
+    with pytest.raises(DHRDError, match=rf"No DHRD student in {missing}"):
+        DHRDLM(missing if named == "argument" else None)
+
+
+@pytest.mark.parametrize(
+    "argument", ["dtype", "peft", "tokenizer", "add_bos_token", "revision", "backend"]
+)
+def test_what_the_student_determines_cannot_be_given(student, argument):
+    with pytest.raises(DHRDError, match=f"--model_args {argument}=.*determines it"):
+        DHRDLM(str(student), **{argument: "other"})
+
+
+def test_results_tell_who_the_student_is(results, student):
+    config = read_student_config(student)
+    facts = results["config"]["dhrd"]
+    assert facts["fingerprint"] == config.fingerprint
+    assert facts["setting"] == "DHRD (α=1 β=1)"
+    assert facts["seed"] == 0
+    assert facts["tasks"] == list(TASKS)
+    assert facts["training"] == config.training
+    assert results["config"]["model_num_parameters"] > 0

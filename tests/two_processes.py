@@ -1,0 +1,98 @@
+"""What the tests do both in one process and in two: gradients, whole runs, scoring.
+
+Run as a script, it is one of the two: `python two_processes.py OUTPUT SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from tiny_models import mixed_rows, tiny_model
+
+from dhrd_plugin.batching import EncodedDecision
+from dhrd_plugin.modeling import DualHeadModel
+from distill.config import DistillConfig
+from distill.train import train, train_step
+
+WINDOWS = {"whole": 8, "ragged": 5, "one process idle": 1}  # rows per optimizer step
+
+
+class Capture(torch.optim.SGD):
+    """Keeps the gradients that a step would apply, and applies none."""
+
+    def step(self, closure=None):
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        self.captured = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+
+
+def step_gradients(
+    rows: Sequence[EncodedDecision],
+    *,
+    batch_size: int,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    model: DualHeadModel | None = None,
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """(gradient by parameter, losses) of one step; AdamW would hide a wrong scale."""
+    model = model or tiny_model()
+    accelerator = Accelerator(cpu=True)
+    optimizer = Capture(model.parameters(), lr=0.0)
+    prepared, wrapped = accelerator.prepare(model, optimizer)
+    losses, _ = train_step(
+        prepared,
+        rows,
+        accelerator=accelerator,
+        optimizer=wrapped,
+        alpha=alpha,
+        beta=beta,
+        batch_size=batch_size,
+        max_grad_norm=float("inf"),
+        pad_token_id=257,
+    )
+    names = [name for name, _ in model.named_parameters()]
+    return dict(zip(names, optimizer.captured, strict=True)), losses
+
+
+def harness_answers(student: Path, include_path: str) -> list[list[float]] | None:
+    """Log-probabilities per document of made_weather through the harness; None but in the first."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    results = lm_eval.simple_evaluate(
+        model="dhrd",
+        model_args={"pretrained": str(student), "include_path": include_path},
+        tasks=["made_weather"],
+        task_manager=TaskManager(include_path=include_path, include_defaults=False),
+        limit=7,  # the second process is one document short
+        bootstrap_iters=0,
+        device="cpu",
+    )
+    if results is None:
+        return None
+    samples = sorted(results["samples"]["made_weather"], key=lambda sample: sample["doc_id"])
+    return [[resp[0][0] for resp in sample["resps"]] for sample in samples]
+
+
+def main(output: Path, settings: dict) -> None:
+    for name, n_rows in WINDOWS.items():
+        gradients, losses = step_gradients(mixed_rows()[:n_rows], batch_size=2)
+        if Accelerator().is_main_process:
+            save_file(gradients, output / f"{name}.safetensors")
+            (output / f"{name}.json").write_text(json.dumps(losses))
+    for name, values in settings.items():
+        tuples = {key: tuple(values[key]) for key in ("rationales", "tasks")}
+        train(DistillConfig(**values | tuples | {"output": output / name}))
+    Accelerator().wait_for_everyone()
+    answers = harness_answers(output / "dhrd", settings["dhrd"]["include_path"])
+    if answers is not None:
+        (output / "answers.json").write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
