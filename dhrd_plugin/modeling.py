@@ -7,7 +7,7 @@ left, every mask-based rule picks a wrong one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ class DualHeadModel(nn.Module):
         targets: Tensor | None = None,
         token_loss: TokenLoss | None = None,
     ) -> DualHeadOutput:
-        """Run the trunk once for both heads.
+        """Run the trunk once over every row, for both heads.
 
         Under causal attention the hidden state of the last input token is the same with and without
         the rationale behind it, so one pass serves both heads.
@@ -109,15 +109,24 @@ class DualHeadModel(nn.Module):
                 the LM head is never touched.
             token_loss: what to compute from LM logits and targets.
         """
-        hidden = self.trunk(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
-        rows = torch.arange(len(input_ids), device=hidden.device)
-        logits = self.classify(hidden[rows, pool_index], head_index)
+        pooled, to_predict, token_targets = [], [], []
+        groups = length_groups(attention_mask.sum(dim=1).tolist())
+        for rows, length in groups:
+            hidden = self.trunk(
+                input_ids=input_ids[rows, :length],
+                attention_mask=attention_mask[rows, :length],
+                use_cache=False,
+            ).last_hidden_state
+            pooled.append(hidden[torch.arange(len(rows)), pool_index[rows]])
+            if targets is not None:
+                valid = targets[rows, :length] != -100
+                to_predict.append(hidden[valid])
+                token_targets.append(targets[rows, :length][valid])
+        order = torch.tensor([row for rows, _ in groups for row in rows], device=input_ids.device)
+        logits = self.classify(torch.cat(pooled)[order.argsort()], head_index)
         losses = None
         if targets is not None and token_loss is not None:
-            valid = targets != -100
-            losses = self._token_losses(hidden[valid], targets[valid], token_loss)
+            losses = self._token_losses(torch.cat(to_predict), torch.cat(token_targets), token_loss)
         return DualHeadOutput(logits=logits, token_losses=losses)
 
     def classify(self, pooled: Tensor, head_index: Tensor) -> Tensor:
@@ -153,6 +162,28 @@ class DualHeadModel(nn.Module):
                 )
             ]
         )
+
+
+def length_groups(lengths: Sequence[int], worthwhile: float = 0.2) -> list[tuple[list[int], int]]:
+    """Rows that go through the trunk together, and the length they are cut to.
+
+    Two groups, short rows and long ones, where that saves a `worthwhile` share of the padded
+    tokens, else one: of a decision's candidates only one has a rationale behind it.
+
+    >>> length_groups([10, 90, 12, 90])
+    [([0, 2], 12), ([1, 3], 90)]
+    >>> length_groups([80, 90])
+    [([0, 1], 90)]
+    """
+    n, longest = len(lengths), max(lengths)
+    by_length = sorted(range(n), key=lengths.__getitem__)
+    cost, n_short = min(
+        (k * lengths[by_length[k - 1]] + (n - k) * longest, k) for k in range(1, n + 1)
+    )
+    if cost > (1 - worthwhile) * n * longest:
+        return [(list(range(n)), longest)]
+    short, long = sorted(by_length[:n_short]), sorted(by_length[n_short:])
+    return [(short, lengths[by_length[n_short - 1]]), (long, longest)]
 
 
 @torch.no_grad()

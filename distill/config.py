@@ -37,7 +37,7 @@ class DistillConfig:
         lr: peak learning rate, None for the default by backbone size.
         warmup_steps: optimizer steps of linear warm-up before the cosine decay.
         weight_decay, max_grad_norm: of AdamW, and the gradient norm clipped to.
-        dtype: computing precision, "auto" (bfloat16 on a GPU that has it, else float32),
+        dtype: computing precision, "auto" (bfloat16 where the hardware has it, else float32),
             "float32" or "bfloat16".
         max_length: tokens per row, input and rationale together.
         dev_rows: rows of the training split kept for choosing the checkpoint, per task; None for
@@ -59,7 +59,7 @@ class DistillConfig:
     lora_dropout: float = 0.1
     epochs: int = 3
     max_steps: int | None = None
-    batch_size: int = 16
+    batch_size: int = 8
     grad_accum: int = 1
     lr: float | None = None
     warmup_steps: int = 5

@@ -328,11 +328,15 @@ def evaluate(
 
 
 def resolve_dtype(name: str) -> torch.dtype:
-    """ "auto" is bfloat16 on a GPU that has it, else float32."""
-    if name == "auto":
-        on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if on_gpu else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    """ "auto" is bfloat16 where the GPU, or the CPU without one, computes in it, else float32."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported()
+    else:  # elsewhere bfloat16 is emulated, and slower than float32; older torch cannot tell
+        cpu: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16"))
+    return torch.bfloat16 if native else torch.float32
 
 
 def _is_better(result: dict[str, float], best: dict[str, float]) -> bool:

@@ -211,10 +211,20 @@ def test_checkpoint_restores_weights_optimizer_random_numbers_and_progress(tmp_p
 
 def test_only_the_newest_checkpoint_is_kept(tmp_path):
     model, optimizer = linear()
-    for step in (9, 10, 100):  # by number, not by name
+    for step in (9, 10, 100):
         save(Checkpoints(tmp_path), step, model, optimizer)
         assert [path.name for path in tmp_path.iterdir()] == [f"checkpoint-{step}"]
     assert Checkpoints(tmp_path).progress() == {"step": 100}
+
+
+def test_newest_of_several_checkpoints_counts(tmp_path):
+    """Killed after writing one and before removing the one before it."""
+    model, optimizer = linear()
+    save(Checkpoints(tmp_path), 9, model, optimizer)
+    (tmp_path / "checkpoint-9").rename(tmp_path / "kept")
+    save(Checkpoints(tmp_path), 10, model, optimizer)
+    (tmp_path / "kept").rename(tmp_path / "checkpoint-9")
+    assert Checkpoints(tmp_path).progress() == {"step": 10}
 
 
 def test_half_written_checkpoint_counts_for_nothing(tmp_path, monkeypatch):

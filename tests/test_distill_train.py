@@ -241,7 +241,18 @@ def test_learning_rate_follows_the_backbones_size(distill_config, tmp_path):
     assert distill_config(tmp_path, lr=3e-5).learning_rate(3_000_000_000) == 3e-5
 
 
-def test_auto_precision_is_float32_without_a_gpu(monkeypatch):
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "avx2": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_auto_precision_is_bfloat16_where_the_cpu_has_it(monkeypatch, capabilities, dtype):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_dtype("auto") == torch.float32
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert resolve_dtype("auto") == dtype
+    assert resolve_dtype("float32") == torch.float32
     assert resolve_dtype("bfloat16") == torch.bfloat16

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 import torch
 from conftest import make_tokenizer
 from made_decisions import candidate_decision, label_decision
 from tiny_models import CAUSAL, RATIONALE, encoder, mixed_rows, tiny_lm, tiny_model
 
+from dhrd_plugin import modeling
 from dhrd_plugin.batching import NO_TARGET, collate
 from dhrd_plugin.errors import EXIT_BAD_INPUT, DHRDError
-from dhrd_plugin.modeling import DualHeadModel, build_head, check_backbone
+from dhrd_plugin.modeling import DualHeadModel, build_head, check_backbone, length_groups
 from distill.losses import token_cross_entropy
 
 PAD = 257  # eos, too
@@ -35,6 +38,12 @@ def forbid_lm_head(model):
     model.lm.get_output_embeddings().register_forward_pre_hook(fail)
 
 
+def test_examples_in_docstrings_hold():
+    result = doctest.testmod(modeling)
+    assert result.attempted >= 2
+    assert result.failed == 0
+
+
 # One forward
 
 
@@ -53,6 +62,36 @@ def test_rationale_behind_the_input_leaves_the_logits_as_they_are(family):
     # Rows differ by far more than that, or equality would prove nothing.
     spread = [expected[rows, 0].std() for rows in ([0, 3], [1, 2])]
     assert min(spread) > 1e-3
+
+
+def test_short_and_long_rows_apart_give_what_one_padded_pass_gives(monkeypatch):
+    model = tiny_model()
+    decisions = [candidate_decision(), label_decision(), candidate_decision()]
+    texts = (RATIONALE, None, RATIONALE)
+    pairs = zip(decisions, texts, strict=True)
+    batch = collate([encoder().encode(d, text) for d, text in pairs], PAD)
+    lengths = batch.attention_mask.sum(dim=1).tolist()
+    (short, short_length), (long, long_length) = length_groups(lengths)
+    assert sorted(short + long) == list(range(len(lengths)))
+    assert short_length == max(lengths[row] for row in short) < min(lengths[row] for row in long)
+    assert long_length == max(lengths)
+    read = []
+    model.trunk.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    with torch.no_grad():
+        apart = run(model, batch, reasoning=True)
+        assert len(read) == 2 and sum(read) < 0.8 * batch.input_ids.numel()
+        monkeypatch.setattr(
+            "dhrd_plugin.modeling.length_groups", lambda n: [(list(range(len(n))), max(n))]
+        )
+        whole = run(model, batch, reasoning=True)
+    assert len(read) == 3
+    torch.testing.assert_close(apart.logits, whole.logits, **CLOSE)
+    # The order of the tokens is not part of the promise: they are summed.
+    torch.testing.assert_close(
+        apart.token_losses.sort().values, whole.token_losses.sort().values, **CLOSE
+    )
 
 
 @pytest.mark.parametrize("family", CAUSAL)

@@ -61,7 +61,7 @@ def test_model_is_in_evaluation_mode_and_without_gradients():
     grad_modes = []
     model.trunk.register_forward_hook(lambda *_: grad_modes.append(torch.is_grad_enabled()))
     score(model, mixed_rows(), batch_size=8, pad_token_id=PAD)
-    assert grad_modes == [False]
+    assert set(grad_modes) == {False}
     assert not model.training
 
 

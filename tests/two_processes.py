@@ -88,10 +88,11 @@ def main(output: Path, settings: dict) -> None:
     for name, values in settings.items():
         tuples = {key: tuple(values[key]) for key in ("rationales", "tasks")}
         train(DistillConfig(**values | tuples | {"output": output / name}))
-    Accelerator().wait_for_everyone()
+    accelerator = Accelerator()
+    accelerator.wait_for_everyone()
     answers = harness_answers(output / "dhrd", settings["dhrd"]["include_path"])
     if answers is not None:
-        (output / "answers.json").write_text(json.dumps(answers))
+        (output / f"answers-{accelerator.process_index}.json").write_text(json.dumps(answers))
 
 
 if __name__ == "__main__":
