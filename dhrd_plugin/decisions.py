@@ -7,7 +7,6 @@ student trains on, and the adapter answers exactly what the harness asks. Nothin
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -132,10 +131,12 @@ def load_decisions(task: Any, split: str, limit: int | None = None) -> TaskDecis
 def request_pairs(instances: Iterable[Any]) -> list[Pair]:
     """(context, continuation) of a document's instances in choice order.
 
-    Auxiliary requests with an empty context (`acc_mutual_info`) are no choices and stay out.
+    Auxiliary requests (`acc_mutual_info`: the same continuations behind an empty context) are no
+    choices and stay out. Where every context is empty, whole sentences are the choices (BLiMP).
     """
     ordered = sorted(instances, key=lambda instance: instance.idx)
-    return [(i.args[0], i.args[1]) for i in ordered if i.args[0] != ""]
+    pairs = [(i.args[0], i.args[1]) for i in ordered]
+    return [pair for pair in pairs if pair[0] != ""] or pairs
 
 
 def infer_formulation(
@@ -249,7 +250,11 @@ def task_version(task: Any) -> str:
 
 
 def template_sha(task: Any) -> str:
-    """Hash of what makes up the prompt: templates as text, functions as their source."""
+    """Hash of what makes up the prompt: templates as text, functions by name.
+
+    A function's source does not count: a drop-in (`record`) is written differently and renders the
+    same. That a function was changed is what the task's version is for.
+    """
     fields = (
         "doc_to_text",
         "doc_to_target",
@@ -264,4 +269,4 @@ def template_sha(task: Any) -> str:
 
 
 def _as_text(value: str | Callable | list | dict | None) -> str:
-    return inspect.getsource(value) if callable(value) else repr(value)
+    return value.__name__ if callable(value) else repr(value)

@@ -60,6 +60,7 @@ def load_task(name: str, include_path: str | None = None) -> Any:
     if name not in manager.task_index:
         manager = harness_tasks.TaskManager(include_path=[*shipped, *user])
     if name not in manager.task_index:
+        _raise_if_unreadable(include_path)
         raise DHRDError(f"Unknown task {name!r}. {_similar(name, manager.all_subtasks)}")
     if name not in manager.all_subtasks:
         members = sorted(manager.task_index[name].tags)
@@ -72,8 +73,20 @@ def load_task(name: str, include_path: str | None = None) -> Any:
             f"Task {name!r} was found but could not be loaded: {type(error).__name__}: "
             f"{str(error).strip().splitlines()[0] if str(error).strip() else ''}\n"
             "Check that its data set can be reached (a hub id needs network or a local folder of "
-            "that name in the current directory)."
+            "that name in the current directory), and that its YAML's templates fit the columns."
         ) from error
+
+
+def _raise_if_unreadable(include_path: str | None) -> None:
+    """Name a YAML file of the user's that the harness passed over because it cannot be read."""
+    import yaml
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    for path in sorted(Path(include_path).rglob("*.yaml")) if include_path else []:
+        try:
+            load_yaml(path, resolve_func=False)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise DHRDError(f"{path}: cannot be read as a task: {error}") from error
 
 
 def _similar(name: str, known: Sequence[str]) -> str:

@@ -106,7 +106,7 @@ class DHRDLM(HFLM):
         self.dual_head = attach_heads(self.model, folder, self.student)
         self._encoder = Encoder(self.tokenizer, list(self.student.tasks), self.student.max_length)
         self._include_path = include_path
-        self._checked_tasks: set[str] = set()
+        self._tasks: dict[str, Any] = {}  # harness tasks by name; None for one that is not found
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -169,11 +169,12 @@ class DHRDLM(HFLM):
         """The question that a document's instances ask, if it is one the student was trained on."""
         pairs = request_pairs(instances)
         head = self.student.tasks[task]
-        if task not in self._checked_tasks:
-            self._check_rendering(task, instances[0], pairs)
-            self._checked_tasks.add(task)
+        if task not in self._tasks:
+            self._tasks[task] = self._checked_task(task, instances[0], pairs)
+        loaded = self._tasks[task]
+        offered = len(loaded.doc_to_choice(instances[0].doc)) if loaded else len(pairs)
         # The choices come first, so that theirs are the lowest numbers.
-        if [i.idx for i in instances[: len(pairs)]] != list(range(len(pairs))):
+        if [i.idx for i in instances[: len(pairs)]] != list(range(offered)):
             raise DHRDError(f"Task {task}, document {doc_id}: some of its choices are missing.")
         decision = build_decision(pairs, head.formulation, task=task, split="test", index=doc_id)
         if head.choices is not None and decision.choices != head.choices:
@@ -183,10 +184,11 @@ class DHRDLM(HFLM):
             )
         return decision
 
-    def _check_rendering(self, task: str, instance: Instance, pairs: list[Pair]) -> None:
-        """Refuse few-shot examples, chat templates and other prompts than trained on.
+    def _checked_task(self, task: str, instance: Instance, pairs: list[Pair]) -> Any:
+        """The harness task, if it asks what the student was trained on; None if it is not found.
 
-        The first document is rendered once more, zero-shot, and compared with what was asked.
+        Refuses few-shot examples, chat templates and other prompts: the first document is rendered
+        once more, zero-shot, and compared with what was asked.
         """
         try:
             loaded = load_task(task, self._include_path)
@@ -198,7 +200,7 @@ class DHRDLM(HFLM):
                 task,
                 str(error).splitlines()[0],
             )
-            return
+            return None
         head = self.student.tasks[task]
         if template_sha(loaded) != head.template_sha or task_version(loaded) != head.version:
             raise DHRDError(
@@ -214,6 +216,7 @@ class DHRDLM(HFLM):
                 f"\n  {_end(pairs[0])}\nneeded\n  {_end(zero_shot[0])}\nLeave out --num_fewshot, "
                 "--apply_chat_template and --system_instruction."
             )
+        return loaded
 
     def _score(self, encoded: list[EncodedDecision], disable_tqdm: bool) -> list[list[float]]:
         dtype = getattr(torch, self.student.dtype)
@@ -253,7 +256,7 @@ def find_student(pretrained: str | None) -> Path:
         raise DHRDError(
             f"No student named: there is no ./{DEFAULT_STUDENT}, $DHRD_STUDENT is not set and "
             "--model_args has no pretrained=FOLDER. Make one with\n"
-            "  dhrd-teach && dhrd-distill\n"
+            "  dhrd-teach --teacher hf:smollm2 && dhrd-distill\n"
             "or name a folder that `dhrd-distill --output FOLDER` wrote."
         )
     return folder

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dhrd_plugin.batching import NO_TARGET
 from dhrd_plugin.checkpoint import HeadKind
 from dhrd_plugin.errors import DHRDError
 
@@ -105,8 +106,8 @@ class DualHeadModel(nn.Module):
             attention_mask: (B, L), 0 on padding.
             pool_index: (B,) position of the last input token.
             head_index: (B,) which head reads each row, as an index into `tasks`.
-            targets: (B, L) the token that each position should predict, -100 for none. Without it
-                the LM head is never touched.
+            targets: (B, L) the token that each position should predict, `NO_TARGET` for none.
+                Without it the LM head is never touched.
             token_loss: what to compute from LM logits and targets.
         """
         pooled, to_predict, token_targets = [], [], []
@@ -119,7 +120,7 @@ class DualHeadModel(nn.Module):
             ).last_hidden_state
             pooled.append(hidden[torch.arange(len(rows)), pool_index[rows]])
             if targets is not None:
-                valid = targets[rows, :length] != -100
+                valid = targets[rows, :length] != NO_TARGET
                 to_predict.append(hidden[valid])
                 token_targets.append(targets[rows, :length][valid])
         order = torch.tensor([row for rows, _ in groups for row in rows], device=input_ids.device)

@@ -16,6 +16,9 @@ from dhrd_plugin.errors import DHRDError
 
 COT_SUFFIX = "_cot"
 # The argument that names the weights, most telling first, as the harness itself looks for it.
+TASK_PARTS = ("results", "n-samples", "higher_is_better")  # each has an entry per task
+# What differs between the seeds of one recipe (the dev rows do, and with them the training rows).
+OF_ONE_RUN = {"seed", "data", "dev", "train_rows_with_rationale", "wall_seconds"}
 MODEL_NAME_ARGS = ("peft", "delta", "pretrained", "model", "path", "engine")
 
 
@@ -152,7 +155,14 @@ def _load_run(path: Path, name: str | None) -> Run:
             f"{path}: not a results file of lm-evaluation-harness (it lacks {', '.join(absent)}). "
             "Give the results_*.json that `lm_eval --output_path` writes."
         )
-    scores = [_load_score(content, task, path) for task in content["configs"]]
+    tasks = list(content["configs"])
+    lacking = [t for t in tasks for part in TASK_PARTS if t not in content[part]]
+    if lacking:
+        raise DHRDError(
+            f"{path}: its parts do not all cover the task {lacking[0]!r}. The file is incomplete: "
+            "run `lm_eval` again."
+        )
+    scores = [_load_score(content, task, path) for task in tasks]
     if not scores:
         raise DHRDError(f"{path}: holds no task. Run `lm_eval` again with --tasks.")
     auto_name, recipe, seed, identity = _describe_model(content)
@@ -179,8 +189,10 @@ def _describe_model(content: Mapping[str, Any]) -> tuple[str, str, str, str]:
     student = config.get("dhrd")
     if student:
         name = f"{student['setting']} · {Path(student['backbone']).name}"
+        settings = {k: v for k, v in student["training"].items() if k not in OF_ONE_RUN}
+        recipe = json.dumps([name, settings, student["tasks"], asked], sort_keys=True)
         identity = json.dumps([student["fingerprint"], asked], sort_keys=True)
-        return name, name, str(student["seed"]), identity
+        return name, recipe, str(student["seed"]), identity
     arguments = _model_arguments(config.get("model_args"))
     weights = next((str(arguments[key]) for key in MODEL_NAME_ARGS if arguments.get(key)), "")
     name = f"{config['model']} {Path(weights).name}".strip()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="dhrd-distill",
         description="Train a dual-head student: L = beta * L_cls + alpha * L_reason. "
         "Run again with the same --output, it continues where it stopped.",
+        usage="%(prog)s [--task T[,T…]] [--rationales F[,F…]] [--output DIR] [options]",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
@@ -81,9 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments["rationales"] = ()
     quiet_libraries()
     try:
-        known = {field.name for field in fields(DistillConfig)}
-        config = DistillConfig(**{k: v for k, v in arguments.items() if k in known})
-        return _run(config)
+        return _run(DistillConfig(**arguments))
     except DHRDError as error:
         print(f"dhrd-distill: {error}", file=sys.stderr)
         return error.exit_code
@@ -96,9 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: DistillConfig) -> int:
+    from rich.console import Console
+
     from distill.display import TrainingDisplay
 
-    with TrainingDisplay(config) as display:
+    # Of several processes (`accelerate launch`) only the first one shows anything.
+    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+    with TrainingDisplay(config, console) as display:
         from distill.train import train
 
         student = train(config, report=display.update)

@@ -44,7 +44,7 @@ class DistillConfig:
             a tenth of them, at most 200.
         save_steps: optimizer steps between checkpoints to resume from; None for one per epoch.
         seed: of initial heads, dropout, data order and the choice of dev rows.
-        resume: continue from the last checkpoint in `output`.
+        resume: says that continuing is meant; an unfinished run in `output` is continued anyway.
         include_path: folder of the user's own task YAML files.
     """
 

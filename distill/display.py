@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class TrainingDisplay:
     """Shows steps, losses, tokens per second, the last dev result and the time left."""
 
-    def __init__(self, config: DistillConfig, console: Console | None = None) -> None:
+    def __init__(self, config: DistillConfig, console: Console) -> None:
         self.config = config
-        self.console = console or Console(stderr=True)
+        self.console = console
         self.dev = ""
         self.steps_done = 0
         self._progress = Progress(

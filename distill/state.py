@@ -1,20 +1,29 @@
-"""Checkpoints to resume from: `checkpoint-<step>/`, whole or not there, nothing pickled in them."""
+"""Checkpoints to resume from: `checkpoint-<step>/`, whole or not there.
+
+Weights are safetensors; torch's own format (optimizer, generators) is read with `weights_only`,
+which runs no code.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dhrd_plugin.checkpoint import CONFIG_FILE, StudentConfig, read_student_config
 from dhrd_plugin.errors import DHRDError
 
 TRAIN_LOG = "train_log.jsonl"
+PROGRESS = "progress.json"
 
 
 def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -50,7 +59,8 @@ def finished_student(output: Path, settings: Mapping[str, Any]) -> StudentConfig
     """The student that a run with `settings` has already left in `output`; None before its end.
 
     Raises:
-        DHRDError: the run in `output`, finished or not, had other settings.
+        DHRDError: the run in `output`, finished or not, had other settings; or `output` holds
+            files of other origin, which a student's would overwrite.
     """
     finished = read_student_config(output) if (output / CONFIG_FILE).is_file() else None
     unfinished = Checkpoints(output).progress()
@@ -58,6 +68,11 @@ def finished_student(output: Path, settings: Mapping[str, Any]) -> StudentConfig
         saved = finished.training
     elif unfinished is not None:
         saved = unfinished["settings"]
+    elif output.is_dir() and any(output.iterdir()) and not (output / TRAIN_LOG).exists():
+        raise DHRDError(
+            f"--output {output}: the folder holds other files, and no run of dhrd-distill. Name a "
+            "new or an empty folder."
+        )
     else:
         return None
     changed = [
@@ -101,7 +116,10 @@ class Checkpoints:
         save_file(best, staging / "best.safetensors")
         torch.save(optimizer.state_dict(), staging / "optimizer.pt")
         torch.save(_rng_state(), staging / "rng.pt")
-        (staging / "progress.json").write_text(json.dumps({"step": step, **progress}, indent=2))
+        (staging / PROGRESS).write_text(json.dumps({"step": step, **progress}, indent=2))
+        for file in staging.iterdir():  # on disk before the folder has its name
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
         target = self.output / f"checkpoint-{step}"
         shutil.rmtree(target, ignore_errors=True)
         staging.rename(target)
@@ -112,22 +130,32 @@ class Checkpoints:
     def load(
         self, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Restore the newest checkpoint; (best state, progress), or None when there is none."""
+        """Restore the newest checkpoint; (best state, progress), or None when there is none.
+
+        Raises:
+            DHRDError: a damaged checkpoint, or one of another model.
+        """
         progress = self.progress()
         if progress is None:
             return None
         folder = self.output / f"checkpoint-{progress['step']}"
-        load_trainable_state(model, load_file(folder / "trainable.safetensors"))
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
-        _set_rng_state(torch.load(folder / "rng.pt", weights_only=True))
-        return load_file(folder / "best.safetensors"), progress
+        with _readable(folder):
+            trainable = load_file(folder / "trainable.safetensors")
+            best = load_file(folder / "best.safetensors")
+            moments = torch.load(folder / "optimizer.pt", weights_only=True)
+            rng = torch.load(folder / "rng.pt", weights_only=True)
+        load_trainable_state(model, trainable)
+        optimizer.load_state_dict(moments)
+        _set_rng_state(rng)
+        return best, progress
 
     def progress(self) -> dict[str, Any] | None:
         """progress.json of the newest checkpoint."""
         folders = self._folders()
         if not folders:
             return None
-        return json.loads((folders[-1] / "progress.json").read_text())
+        with _readable(folders[-1]):
+            return json.loads((folders[-1] / PROGRESS).read_text())
 
     def remove(self) -> None:
         """Delete all checkpoints, half-written ones too (the run is done)."""
@@ -135,8 +163,22 @@ class Checkpoints:
             shutil.rmtree(folder)
 
     def _folders(self) -> list[Path]:
-        found = [p for p in self.output.glob("checkpoint-*") if p.name[11:].isdigit()]
+        # Other trainers call their folders the same; those are left alone.
+        ours = (p.parent for p in self.output.glob(f"checkpoint-*/{PROGRESS}"))
+        found = [p for p in ours if p.name[11:].isdigit()]
         return sorted(found, key=lambda p: int(p.name[11:]))
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    damaged = (OSError, ValueError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
+    try:
+        yield
+    except damaged as error:
+        raise DHRDError(
+            f"Checkpoint {folder} is damaged ({str(error).splitlines()[0]}). Delete it to start "
+            "afresh, or use another --output."
+        ) from error
 
 
 def _rng_state() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -14,13 +15,20 @@ from accelerate.utils import set_seed
 from transformers import get_cosine_schedule_with_warmup
 
 from dhrd_plugin.backbones import load_causal_lm, load_tokenizer, portable_name
-from dhrd_plugin.batching import Batch, EncodedDecision, Encoder, batches_by_length, collate
+from dhrd_plugin.batching import (
+    NO_TARGET,
+    Batch,
+    EncodedDecision,
+    Encoder,
+    batches_by_length,
+    collate,
+)
 from dhrd_plugin.checkpoint import StudentConfig, save_student
 from dhrd_plugin.errors import EXIT_FAILED, DHRDError
 from dhrd_plugin.modeling import DualHeadModel, check_backbone
-from dhrd_plugin.scoring import score
 from distill.config import DistillConfig
 from distill.data import TrainingData, load_training_data
+from distill.dev import evaluate, is_better
 from distill.losses import label_cross_entropy, token_cross_entropy
 from distill.model_card import write_model_card
 from distill.state import (
@@ -64,8 +72,7 @@ def train(
         include_path=config.include_path,
     )
     dtype = resolve_dtype(config.dtype)
-    precision = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
-    accelerator = Accelerator(mixed_precision=precision)
+    accelerator = Accelerator(mixed_precision="bf16" if dtype == torch.bfloat16 else "no")
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.backbone)
     model, lr = build_student(config, data, len(tokenizer), dtype)
@@ -98,12 +105,13 @@ def train(
     schedule = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, total_steps)
     prepared, optimizer = accelerator.prepare(model, optimizer)
 
-    best, best_result, first_step = trainable_state(model), None, 0
+    best, best_result, first_step, seconds_before = trainable_state(model), None, 0, 0.0
     checkpoints = Checkpoints(config.output)
     restored = checkpoints.load(model=model, optimizer=optimizer)
     if restored is not None:
         best, saved = restored
         first_step, best_result = saved["step"], saved["best_result"]
+        seconds_before = saved["seconds"]
     main = accelerator.is_main_process
     log = TrainLog(config.output, first_step) if main else None
     started = time.monotonic()
@@ -126,7 +134,7 @@ def train(
             max_grad_norm=config.max_grad_norm,
             pad_token_id=tokenizer.pad_token_id,
         )
-        if not all(map(_finite, losses.values())):
+        if not all(map(math.isfinite, losses.values())):
             ids = ", ".join(data.train[i].id for i in chosen[:4])
             raise DHRDError(
                 f"The loss of step {step} is not finite ({losses}), on rows {ids}, …\n"
@@ -136,7 +144,7 @@ def train(
         dev = None
         if step % steps_per_epoch == 0 or step == total_steps:
             dev = evaluate(model, dev_rows, config.batch_size, tokenizer.pad_token_id, dtype)
-            if best_result is None or _is_better(dev, best_result):
+            if best_result is None or is_better(dev, best_result):
                 best, best_result = trainable_state(model), {**dev, "step": step}
         seconds = time.monotonic() - step_started
         if log is not None:
@@ -149,7 +157,11 @@ def train(
                 model=model,
                 optimizer=optimizer,
                 best=best,
-                progress={"settings": settings, "best_result": best_result},
+                progress={
+                    "settings": settings,
+                    "best_result": best_result,
+                    "seconds": seconds_before + time.monotonic() - started,
+                },
             )
         report(Progress(step, total_steps, losses, n_tokens / max(seconds, 1e-9), dev))
 
@@ -161,7 +173,7 @@ def train(
         "train_rows": len(rows),
         "train_rows_with_rationale": sum(bool(row.suffix) for row in rows),
         "dev": best_result,
-        "wall_seconds": round(time.monotonic() - started, 1),
+        "wall_seconds": round(seconds_before + time.monotonic() - started, 1),
     }
     student = StudentConfig(
         base_model=portable_name(config.backbone),
@@ -262,11 +274,12 @@ def train_step(
         for indices in batches_by_length([row.length for row in mine], batch_size)
     ]
     targets_here = torch.tensor(
-        [sum(int((b.targets != -100).sum()) for b in batches)], device=accelerator.device
+        [sum(int((b.targets != NO_TARGET).sum()) for b in batches)], device=accelerator.device
     )
     n_targets = max(int(accelerator.reduce(targets_here, "sum").item()), 1)
     model.train()
-    sums = torch.zeros(2, device=accelerator.device)
+    n_tokens = sum(int(b.attention_mask.sum()) for b in batches)
+    sums = torch.tensor([0.0, 0.0, n_tokens], device=accelerator.device)
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(model):
@@ -277,14 +290,14 @@ def train_step(
             loss = beta * cls.sum() / len(rows) + alpha * reason.sum() / n_targets
             # Distributed training averages gradients over processes; ours are sums already.
             accelerator.backward(loss * accelerator.num_processes)
-        sums += torch.stack([cls.detach().sum(), reason.detach().sum()])
+        sums[:2] += torch.stack([cls.detach().sum(), reason.detach().sum()])
     accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    cls_sum, reason_sum = accelerator.reduce(sums, "sum").tolist()
+    cls_sum, reason_sum, n_read = accelerator.reduce(sums, "sum").tolist()
     losses = {"loss_cls": cls_sum / len(rows), "loss_reason": reason_sum / n_targets}
     losses["loss"] = beta * losses["loss_cls"] + alpha * losses["loss_reason"]
-    return losses, sum(int(b.attention_mask.sum()) for b in batches)
+    return losses, int(n_read)
 
 
 def batch_losses(
@@ -304,51 +317,19 @@ def batch_losses(
     return cls, reason
 
 
-def evaluate(
-    model: DualHeadModel,
-    rows: Sequence[EncodedDecision],
-    batch_size: int,
-    pad_token_id: int,
-    dtype: torch.dtype,
-) -> dict[str, float]:
-    """Accuracy (a gold choice has the highest probability) and -log p(gold) in nats, on dev rows.
-
-    Several tasks count alike, whatever their number of rows.
-    """
-    scored = score(model, rows, batch_size=batch_size, pad_token_id=pad_token_id, dtype=dtype)
-    by_head: dict[int, list[tuple[float, float]]] = {}
-    for row, log_probs in zip(rows, scored, strict=True):
-        values = torch.tensor(log_probs)
-        right = float(int(values.argmax()) in row.gold)
-        nll = -float(values[sorted(row.gold)].logsumexp(0))
-        by_head.setdefault(row.head, []).append((right, nll))
-    means = [torch.tensor(pairs).mean(dim=0) for pairs in by_head.values()]
-    accuracy, nll = torch.stack(means).mean(dim=0).tolist()
-    return {"accuracy": round(accuracy, 6), "nll": round(nll, 6)}
-
-
 def resolve_dtype(name: str) -> torch.dtype:
     """ "auto" is bfloat16 where the GPU, or the CPU without one, computes in it, else float32."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported()
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:  # elsewhere bfloat16 is emulated, and slower than float32; older torch cannot tell
         cpu: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         native = bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16"))
     return torch.bfloat16 if native else torch.float32
 
 
-def _is_better(result: dict[str, float], best: dict[str, float]) -> bool:
-    """Higher accuracy; on few dev rows that ties often, and the likelihood decides."""
-    return (result["accuracy"], -result["nll"]) > (best["accuracy"], -best["nll"])
-
-
 def _rates(schedule: Any, step: int) -> Iterator[float]:
     """Learning rates of optimizer step `step`, counted from 1."""
     for factor, base in zip(schedule.lr_lambdas, schedule.base_lrs, strict=True):
         yield base * factor(step)
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

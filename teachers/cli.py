@@ -20,9 +20,10 @@ from teachers.store import RecordStore
 DEFAULT_MAX_ATTEMPTS = 3
 
 
-def make_parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dhrd-teach",
+        usage="%(prog)s --teacher KIND:NAME [--task T[,T…]] [--output F.jsonl] [options]",
         description="Have a teacher explain the gold answer of every row, and keep the rationales "
         "that agree with it and do not give it away. Run the same command again to resume.",
     )
@@ -88,7 +89,7 @@ def positive(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = make_parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     quiet_libraries()
     try:
         return run(args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,8 +9,6 @@ from dhrd_plugin.decisions import TaskDecisions
 from dhrd_plugin.errors import DHRDError
 from teachers.base import Reply, Request, register
 from teachers.records import load_rationales
-
-logger = logging.getLogger(__name__)
 
 
 @register("file:PATH")
@@ -33,22 +30,14 @@ class FileTeacher:
         """
         self.model = model
         self.params: dict[str, Any] = {}
-        self._lines: dict[str, dict[str, Any]] = {}
+        rows = {decision.id: decision for split in splits for decision in split.decisions}
+        self._lines = load_rationales([model], rows, default_split=splits[0].split)
         for split in splits:
-            rows = {decision.id: decision for decision in split.decisions}
-            found = load_rationales([model], rows, default_split=split.split)
-            if not found:
+            if not any(decision.id in self._lines for decision in split.decisions):
                 raise DHRDError(
                     f"{model} has no rationale for {split.task}/{split.split}. Its lines need "
                     f'"task": "{split.task}" and, unless it is "{split.split}", a "split".'
                 )
-            self._lines.update(found)
-        if not all("input_sha" in line for line in self._lines.values()):
-            logger.warning(
-                "%s has lines without input_sha: whether they were written for this version of "
-                "the data cannot be checked.",
-                model,
-            )
 
     def explain(self, requests: Iterator[Request]) -> Iterator[tuple[Request, Reply]]:
         """Look the requested rows up, in order."""

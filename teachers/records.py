@@ -7,6 +7,7 @@ Two kinds of lines are read: full records, as `dhrd-teach` writes them, and bare
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 from dhrd_plugin.decisions import Decision
 from dhrd_plugin.errors import DHRDError
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = "dhrd.rationale/1"
 REJECTED_SCHEMA = "dhrd.rejected/1"  # a record's fields, with reason, detail and text
@@ -76,10 +79,17 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except json.JSONDecodeError as error:
             torn = ""
             if number == len(lines):
-                torn = " An interruption cut it short: the same `dhrd-teach` command repairs it."
+                torn = " If `dhrd-teach` was writing it, the same command repairs it."
             raise DHRDError(f"{path}:{number}: not valid JSON ({error.msg}).{torn}") from None
         if not isinstance(record, dict):
             raise DHRDError(f"{path}:{number}: got {type(record).__name__}, need a JSON object.")
+        try:
+            json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise DHRDError(
+                f"{path}:{number}: holds half a Unicode character (an escape such as \\ud83d "
+                "without its other half). Write the line anew."
+            ) from None
         yield number, record
 
 
@@ -149,4 +159,10 @@ def load_rationales(
                     "write the rationales anew (`dhrd-teach --new`)."
                 )
             found[key] = record
+    if not all("input_sha" in record for record in found.values()):
+        logger.warning(
+            "%s: lines without input_sha: whether they were written for this version of the data "
+            "cannot be checked.",
+            ", ".join(map(str, paths)),
+        )
     return found

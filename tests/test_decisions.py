@@ -205,6 +205,17 @@ def test_auxiliary_requests_of_mutual_information_are_no_choices(made_task):
     assert load_decisions(task, "train").choices == ("no", "yes")
 
 
+def test_whole_sentences_as_choices_have_no_context(made_task):
+    task = made_task(
+        'doc_to_text: ""\ntarget_delimiter: ""\ndoc_to_target: 0\n'
+        'doc_to_choice: "{{[good, bad]}}"\n',
+        [{"good": "She sleeps.", "bad": "She sleep."}, {"good": "We go.", "bad": "We goes."}],
+    )
+    loaded = load_decisions(task, "train")
+    assert loaded.formulation == "candidates"
+    assert loaded.decisions[1].inputs == ("We go.", "We goes.")
+
+
 LABELLED = 'doc_to_text: "{{text}}"\ndoc_to_target: label\ndoc_to_choice: ["no", "yes"]\n'
 
 

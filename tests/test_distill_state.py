@@ -250,14 +250,41 @@ def test_removing_leaves_other_files_alone(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-of-mine", "dhrd.json"}
 
 
+def test_other_trainers_checkpoints_are_neither_read_nor_removed(tmp_path):
+    theirs = tmp_path / "checkpoint-500" / "trainer_state.json"
+    theirs.parent.mkdir()
+    theirs.touch()
+    assert Checkpoints(tmp_path).progress() is None
+    Checkpoints(tmp_path).remove()
+    assert theirs.exists()
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json"])
+def test_folder_of_other_origin_is_not_written_to(distill_config, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(DHRDError, match="holds other files") as refusal:
+        train(distill_config(tmp_path))
+    assert refusal.value.exit_code == EXIT_BAD_INPUT
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["progress.json", "trainable.safetensors", "optimizer.pt"])
+def test_damaged_checkpoint_is_named(tmp_path, name):
+    model, optimizer = linear()
+    save(Checkpoints(tmp_path), 1, model, optimizer)
+    damaged = tmp_path / "checkpoint-1" / name
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    with pytest.raises(DHRDError, match=r"Checkpoint .*checkpoint-1 is damaged"):
+        Checkpoints(tmp_path).load(model=model, optimizer=optimizer)
+
+
 def test_checkpoint_cannot_run_code(tmp_path):
     """Nothing is unpickled but tensors and plain values."""
-    import pickle
-
     model, optimizer = linear()
     save(Checkpoints(tmp_path), 1, model, optimizer)
     torch.save({"state": print}, tmp_path / "checkpoint-1" / "optimizer.pt")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(DHRDError, match=r"is damaged.*Weights only load failed"):
         Checkpoints(tmp_path).load(model=model, optimizer=optimizer)
 
 

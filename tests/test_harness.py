@@ -27,6 +27,12 @@ def own_task(tmp_path):
     return load_task("scenes", str(tmp_path))
 
 
+def test_broken_yaml_of_the_users_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task: mine\ndoc_to_text: 'never closed\n")
+    with pytest.raises(DHRDError, match=r"mine\.yaml: cannot be read as a task"):
+        load_task("mine", str(tmp_path))
+
+
 def test_shipped_task_loads_by_name():
     task = load_task("scenes")
     assert len(split_docs(task, "train")) == 600

@@ -92,7 +92,7 @@ def test_accuracy_is_that_of_the_scored_decisions(results, student, made_tasks, 
     ]
     assert results["results"][task]["acc,none"] == pytest.approx(sum(right) / len(right))
     got = answers(results, task)
-    assert len(got) == len(decisions) == min(LIMIT, len(decisions))
+    assert len(got) == len(decisions)
     for values, expected in zip(got, scored, strict=True):
         assert values == pytest.approx(expected, abs=1e-5)
         assert sum(map(math.exp, values)) == pytest.approx(1, abs=1e-5)
@@ -157,8 +157,10 @@ def test_lm_head_never_runs_for_choices(student, made_tasks, tasks):
         model.model(torch.tensor([[1, 2]]))
 
 
-def test_unmerged_adapter_gives_the_logits_of_training(student, made_tasks, tasks):
+def test_unmerged_adapter_gives_the_logits_of_training(model, student, made_tasks, tasks):
+    assert not [name for name, _ in model.dual_head.named_parameters() if "lora" in name]
     model = DHRDLM(str(student), merge=False, batch_size=3, include_path=str(made_tasks))
+    assert [name for name, _ in model.dual_head.named_parameters() if "lora" in name]
     got = model.loglikelihood(requests(tasks, "made_weather"))
     dual_head, tokenizer, config = load_student(student)
     decisions = load_decisions(load_task("made_weather", str(made_tasks)), "validation").decisions
@@ -204,10 +206,12 @@ def test_no_requests_no_answers(model):
 
 
 @pytest.mark.parametrize("task", ["made_weather", "made_because"])
-def test_missing_choice_is_an_error(model, tasks, task):
+@pytest.mark.parametrize("position", [0, -1])
+def test_missing_choice_is_an_error(model, tasks, task, position):
     asked = requests(tasks, task)
+    missing = [request for request in asked if request.doc_id == 3][position]
     with pytest.raises(DHRDError, match=f"Task {task}, document 3: some of its choices"):
-        model.loglikelihood([r for r in asked if (r.doc_id, r.idx) != (3, 0)])
+        model.loglikelihood([request for request in asked if request is not missing])
 
 
 def test_other_label_words_are_refused(model, tasks):

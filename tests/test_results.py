@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from conftest import REPO
 from result_files import accuracy_task, cb_task, sample, student, task_result, write_results
@@ -102,6 +104,12 @@ def break_structure(path):
     path.write_text('{"results": {}}')
 
 
+def drop_size(path):
+    content = json.loads(path.read_text())
+    del content["n-samples"]["copa"]
+    path.write_text(json.dumps(content))
+
+
 def remove_samples(path):
     next(path.parent.glob("samples_*")).unlink()
 
@@ -121,6 +129,7 @@ def tear_samples(path):
     [
         (break_json, "cannot be read as JSON"),
         (break_structure, "lacks configs, config"),
+        (drop_size, "do not all cover the task 'copa'"),
         (remove_samples, "--log_samples"),
         (shorten_samples, "holds 2 documents, but"),
         (tear_samples, r"jsonl:3: not a sample"),

@@ -196,6 +196,21 @@ def test_two_students_of_one_seed_are_not_folded(tmp_path):
         rows(tmp_path)
 
 
+@pytest.mark.parametrize("differs, folded", [("dev", True), ("lr", False)])
+def test_seeds_of_one_recipe_are_folded_and_other_recipes_are_not(tmp_path, differs, folded):
+    for seed in (0, 1):
+        config = student(DHRD, seed)
+        config["dhrd"]["training"] = {"lr": 1e-3, "seed": seed, "dev": None} | {differs: seed}
+        write_results(tmp_path / str(seed), {"copa": accuracy_task([1, 0])}, config=config)
+    if folded:
+        _, by_name = rows(tmp_path)
+        (row,) = by_name.values()
+        assert row.cells["copa"].scores["acc"].runs == 2
+    else:
+        with pytest.raises(DHRDError, match="Two different models would share"):
+            rows(tmp_path)
+
+
 def test_a_metric_that_cannot_be_recomputed_has_no_interval(tmp_path):
     made = accuracy_task([1, 0, 0, 0])
     made["results"]["acc,none"] = 0.5

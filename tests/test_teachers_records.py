@@ -67,6 +67,7 @@ def test_lines_without_split_need_a_default(tmp_path):
         ({**BARE, "origin": "robot"}, r"r\.jsonl:2: origin 'robot', need one of hinted, blind"),
         ({**BARE, "schema": REJECTED_SCHEMA}, r"r\.jsonl:2: schema 'dhrd.rejected/1'"),
         (full_record(input_sha="0" * 16), r"r\.jsonl:2: row made/train/1 has changed"),
+        ({**BARE, "rationale": "\ud83d"}, r"r\.jsonl:2: holds half a Unicode character"),
         ([1], r"r\.jsonl:2: got list, need a JSON object"),
     ],
 )
@@ -79,7 +80,7 @@ def test_a_bad_line_is_named(tmp_path, line, message):
 def test_torn_line_is_named_and_the_repair_told(tmp_path):
     path = write(tmp_path / "r.jsonl", BARE)
     path.write_text(path.read_text() + '{"task": "ma', encoding="utf-8")
-    with pytest.raises(DHRDError, match=r"r\.jsonl:2: not valid JSON.*cut it short"):
+    with pytest.raises(DHRDError, match=r"r\.jsonl:2: not valid JSON.*repairs it"):
         list(read_lines(path))
 
 
