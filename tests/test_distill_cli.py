@@ -247,7 +247,7 @@ LINE = {"task": "made_weather", "split": "train", "index": 0, "rationale": "Drop
 @pytest.mark.parametrize(
     ("second", "parts"),
     [
-        ('{"task": "made_wea', ["r.jsonl:2", "not valid JSON", "cut it short"]),
+        ('{"task": "made_wea', ["r.jsonl:2", "not valid JSON", "repairs it"]),
         (json.dumps(LINE | {"input_sha": "0123456789abcdef"}), ["r.jsonl:2", "0123456789abcdef"]),
         (json.dumps(LINE | {"index": 999}), ["r.jsonl:2", "no row made_weather/train/999"]),
         (json.dumps(LINE | {"rationale": None}), ["r.jsonl:2", "'rationale' is None"]),

@@ -181,7 +181,8 @@ def test_two_processes_train_the_student_of_one(
 def test_two_processes_score_as_one(two_processes, made_tasks):
     """Each scores its share, not everything; the first gathers them, padding left out."""
     expected = harness_answers(two_processes / "dhrd", str(made_tasks))
-    (file,) = two_processes.glob("answers-*.json")
-    got = json.loads(file.read_text())
+    got = json.loads((two_processes / "answers.json").read_text())
+    scored = [json.loads((two_processes / f"scored-{i}.json").read_text()) for i in (0, 1)]
+    assert scored == [[4], [3]]
     assert len(expected) == 7
     assert got == [pytest.approx(values, abs=1e-5) for values in expected]

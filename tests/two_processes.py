@@ -10,13 +10,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import lm_eval
 import torch
 from accelerate import Accelerator
+from lm_eval.tasks import TaskManager
 from safetensors.torch import save_file
 from tiny_models import mixed_rows, tiny_model
 
+from dhrd_plugin import lm
 from dhrd_plugin.batching import EncodedDecision
 from dhrd_plugin.modeling import DualHeadModel
+from dhrd_plugin.scoring import score
 from distill.config import DistillConfig
 from distill.train import train, train_step
 
@@ -61,9 +65,6 @@ def step_gradients(
 
 def harness_answers(student: Path, include_path: str) -> list[list[float]] | None:
     """Log-probabilities per document of made_weather through the harness; None but in the first."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
     results = lm_eval.simple_evaluate(
         model="dhrd",
         model_args={"pretrained": str(student), "include_path": include_path},
@@ -88,11 +89,16 @@ def main(output: Path, settings: dict) -> None:
     for name, values in settings.items():
         tuples = {key: tuple(values[key]) for key in ("rationales", "tasks")}
         train(DistillConfig(**values | tuples | {"output": output / name}))
-    accelerator = Accelerator()
-    accelerator.wait_for_everyone()
+    process = Accelerator().process_index
+    Accelerator().wait_for_everyone()
+    scored = []
+    lm.score = lambda model, rows, **kwargs: (
+        scored.append(len(rows)) or score(model, rows, **kwargs)
+    )
     answers = harness_answers(output / "dhrd", settings["dhrd"]["include_path"])
     if answers is not None:
-        (output / f"answers-{accelerator.process_index}.json").write_text(json.dumps(answers))
+        (output / "answers.json").write_text(json.dumps(answers))
+    (output / f"scored-{process}.json").write_text(json.dumps(scored))
 
 
 if __name__ == "__main__":
