@@ -14,9 +14,11 @@ from dhrd_plugin.backbones import load_tokenizer
 from dhrd_plugin.batching import Encoder
 from dhrd_plugin.checkpoint import load_student
 from dhrd_plugin.errors import EXIT_BAD_INPUT, EXIT_FAILED, DHRDError
+from distill import dev
 from distill import train as training
 from distill.data import load_training_data
-from distill.train import build_student, encode_rows, epoch_order, evaluate, resolve_dtype, train
+from distill.dev import evaluate
+from distill.train import build_student, encode_rows, epoch_order, resolve_dtype, train
 
 PAD = 257
 
@@ -157,7 +159,7 @@ def test_dev_accuracy_and_likelihood_by_hand(monkeypatch):
     rows = mixed_rows()
     logs = torch.tensor([0.2, 0.5, 0.3]).log().tolist()
     scored = [logs[: row.n_choices] for row in rows]
-    monkeypatch.setattr(training, "score", lambda *_, **__: scored)
+    monkeypatch.setattr(dev, "score", lambda *_, **__: scored)
     result = evaluate(None, rows, 8, PAD, torch.float32)
     gold = [sorted(row.gold)[0] for row in rows]
     labels = [g for g, row in zip(gold, rows, strict=True) if row.head == 0]

@@ -148,7 +148,7 @@ def two_processes(distill_config, runs, tmp_path_factory):
     ]
     try:
         for process in processes:
-            text, _ = process.communicate(timeout=240)
+            text, _ = process.communicate(timeout=900)
             assert process.returncode == 0, text
     finally:
         for process in processes:

@@ -92,9 +92,12 @@ def main(output: Path, settings: dict) -> None:
     process = Accelerator().process_index
     Accelerator().wait_for_everyone()
     scored = []
-    lm.score = lambda model, rows, **kwargs: (
-        scored.append(len(rows)) or score(model, rows, **kwargs)
-    )
+
+    def count(model, rows, **kwargs):
+        scored.append(len(rows))
+        return score(model, rows, **kwargs)
+
+    lm.score = count
     answers = harness_answers(output / "dhrd", settings["dhrd"]["include_path"])
     if answers is not None:
         (output / "answers.json").write_text(json.dumps(answers))
