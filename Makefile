@@ -32,7 +32,7 @@ demo: setup
 		--output $(DEMO)/rationales.jsonl
 	@echo "== 2. A local teacher writes some itself"
 	@# Exit code 1 says that no row was kept, which is a result, too.
-	$(BIN)/dhrd-teach --task scenes --teacher hf:smollm2 --limit 6 \
+	$(BIN)/dhrd-teach --task scenes --teacher hf:smollm2 --limit 4 --max-attempts 2 \
 		--output $(DEMO)/smollm2-rationales.jsonl || [ $$? -eq 1 ]
 	@echo "== 3. The pooled baseline and the dual-head student"
 	$(DISTILL) --alpha 0 --output $(DEMO)/pooled

@@ -349,7 +349,9 @@ metric_list:
 def test_default_student_is_named_by_the_environment_or_lies_here(student, tmp_path, monkeypatch):
     monkeypatch.delenv("DHRD_STUDENT", raising=False)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DHRDError, match=r"No student named[\s\S]*dhrd-teach && dhrd-distill"):
+    with pytest.raises(
+        DHRDError, match=r"No student named[\s\S]*dhrd-teach --teacher hf:smollm2 && dhrd-distill"
+    ):
         find_student(None)
     shutil.copytree(student, tmp_path / "dhrd-student")
     assert find_student(None).resolve() == tmp_path / "dhrd-student"
