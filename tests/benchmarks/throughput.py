@@ -58,7 +58,7 @@ def main() -> None:
                 return_tensors="pt",
             ).to(lm.device)
             with torch.autocast(lm.device.type, dtype=dtype, enabled=dtype != torch.float32):
-                plain(**batch).logits.log_softmax(dim=-1).tolist()
+                plain(**batch, use_cache=False).logits.log_softmax(dim=-1).tolist()
 
     sides = {
         "adapter": lambda: lm.loglikelihood(requests, disable_tqdm=True),
