@@ -111,3 +111,16 @@ def distill_config(made_tasks, tiny_backbone):
         return DistillConfig(**settings | changes)
 
     return make
+
+
+STUDENT_TASKS = ("scenes", "made_weather", "made_because")
+
+
+@pytest.fixture(scope="session")
+def student(distill_config, tmp_path_factory) -> Path:
+    """Folder of a student of a shipped task and of two of a user's own, trained for a few steps."""
+    from distill.train import train
+
+    folder = tmp_path_factory.mktemp("student")
+    train(distill_config(folder, tasks=STUDENT_TASKS, max_steps=6, dev_rows=2))
+    return folder

@@ -1,4 +1,4 @@
-"""`--model dhrd` in the harness: what it answers, from which student, and what it refuses."""
+"""`--model dhrd` in the harness: what it answers, and what it refuses."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import lm_eval
 import pytest
 import torch
+from conftest import STUDENT_TASKS as TASKS
 from lm_eval.tasks import TaskManager
 
 from dhrd_plugin import lm as lm_module
@@ -18,21 +19,12 @@ from dhrd_plugin.checkpoint import load_student, read_student_config
 from dhrd_plugin.decisions import load_decisions
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.harness import load_task, task_folders
-from dhrd_plugin.lm import DHRDLM, find_student
+from dhrd_plugin.lm import DHRDLM
 from dhrd_plugin.scoring import score
 from distill.train import train
 
-TASKS = ("scenes", "made_weather", "made_because")
 LIMIT = 24
 CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
-
-
-@pytest.fixture(scope="module")
-def student(distill_config, tmp_path_factory):
-    """A student of a shipped task and of two of a user's own, trained for a few steps."""
-    folder = tmp_path_factory.mktemp("student")
-    train(distill_config(folder, tasks=TASKS, max_steps=6, dev_rows=2))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -341,41 +333,6 @@ metric_list:
     expected = model.tokenizer.decode(ids[0, -6:]).split("<eos>")[0]
     assert sample["resps"][0][0] == expected
     assert len(calls) > 0
-
-
-# Which student
-
-
-def test_default_student_is_named_by_the_environment_or_lies_here(student, tmp_path, monkeypatch):
-    monkeypatch.delenv("DHRD_STUDENT", raising=False)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        DHRDError, match=r"No student named[\s\S]*dhrd-teach --teacher hf:smollm2 && dhrd-distill"
-    ):
-        find_student(None)
-    shutil.copytree(student, tmp_path / "dhrd-student")
-    assert find_student(None).resolve() == tmp_path / "dhrd-student"
-    monkeypatch.setenv("DHRD_STUDENT", str(student))
-    assert find_student(None) == student
-    assert find_student("named").name == "named"
-    assert DHRDLM().student == read_student_config(student)
-
-
-@pytest.mark.parametrize("named", ["argument", "environment"])
-def test_named_student_that_is_not_there_is_an_error(tmp_path, monkeypatch, student, named):
-    missing = str(tmp_path / "missing")
-    monkeypatch.chdir(student.parent)
-    monkeypatch.setenv("DHRD_STUDENT", missing if named == "environment" else str(student))
-    with pytest.raises(DHRDError, match=rf"No DHRD student in {missing}"):
-        DHRDLM(missing if named == "argument" else None)
-
-
-@pytest.mark.parametrize(
-    "argument", ["dtype", "peft", "tokenizer", "add_bos_token", "revision", "backend"]
-)
-def test_what_the_student_determines_cannot_be_given(student, argument):
-    with pytest.raises(DHRDError, match=f"--model_args {argument}=.*determines it"):
-        DHRDLM(str(student), **{argument: "other"})
 
 
 def test_results_tell_who_the_student_is(results, student):
