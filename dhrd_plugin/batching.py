@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dhrd_plugin.checkpoint import LMSpan
 from dhrd_plugin.decisions import Decision
 from dhrd_plugin.errors import DHRDError
 
@@ -22,9 +23,11 @@ class EncodedDecision:
     Attributes:
         inputs: ids of each input, special tokens included.
         suffix: ids of rationale and answer, behind input `suffix_row`; empty for none.
+        first_target: position in that row of the first token that the reasoning head must predict.
         head: index of the task's head.
         n_choices: number of choices, over one input (labels) or over all of them (candidates).
         gold: gold choices; empty at test time.
+        label_probs: a teacher's distribution over the choices, in training where there is one.
     """
 
     inputs: tuple[list[int], ...]
@@ -33,6 +36,8 @@ class EncodedDecision:
     gold: frozenset[int] = frozenset()
     suffix: list[int] = field(default_factory=list)
     suffix_row: int = 0
+    first_target: int = 1
+    label_probs: tuple[float, ...] | None = None
 
     @property
     def length(self) -> int:
@@ -54,6 +59,7 @@ class Batch:
         choice_row, choice_column: (D, C) where in the (B, K) logits each choice's logit is.
         is_choice: (D, C) False where a decision has fewer than C choices.
         gold: (D, C) bool.
+        label_probs: (D, C) a teacher's distribution; a row of zeros where there is none.
     """
 
     input_ids: Tensor
@@ -65,6 +71,7 @@ class Batch:
     choice_column: Tensor
     is_choice: Tensor
     gold: Tensor
+    label_probs: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
         return Batch(**{name: value.to(device) for name, value in vars(self).items()})
@@ -88,19 +95,35 @@ class Encoder:
         tokenizer: a transformers tokenizer.
         tasks: task names in the order of the heads.
         max_length: most tokens per row. The rationale is cut first, then the left of the input.
+        lm_span: what the reasoning head learns: "full" (paper: input, rationale and answer) or
+            "rationale" (what is behind the input).
     """
 
-    def __init__(self, tokenizer: Any, tasks: Sequence[str], max_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        tasks: Sequence[str],
+        max_length: int,
+        lm_span: LMSpan = "full",
+    ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.lm_span = lm_span
         self._heads = {task: index for index, task in enumerate(tasks)}
         # What the tokenizer itself puts first (Llama: <s>); never an eos at the end, behind which
         # no rationale could follow.
         own = tokenizer("").input_ids
         self._prefix = [token for token in own[:1] if token == tokenizer.bos_token_id]
 
-    def encode(self, decision: Decision, rationale: str | None = None) -> EncodedDecision:
+    def encode(
+        self,
+        decision: Decision,
+        rationale: str | None = None,
+        label_probs: tuple[float, ...] | None = None,
+    ) -> EncodedDecision:
         """Token ids of `decision`, followed by `rationale` and the answer when there is one.
+
+        An empty rationale leaves the answer alone behind the input.
 
         Raises:
             DHRDError: an input without any token.
@@ -119,6 +142,8 @@ class Encoder:
             gold=decision.gold,
             suffix=suffix,
             suffix_row=row,
+            label_probs=label_probs,
+            first_target=1 if self.lm_span == "full" else len(inputs[row]),
         )
 
     def _input_ids(self, text: str) -> list[int]:
@@ -138,7 +163,8 @@ class Encoder:
         room = self.max_length - input_length - len(answer)
         if room <= 0:  # no rationale fits: the row trains the classification head alone
             return []
-        return [*tokens("\nReasoning:"), *tokens(f"\n{rationale}")][:room] + answer
+        reasoning = [*tokens("\nReasoning:"), *tokens(f"\n{rationale}")] if rationale else []
+        return reasoning[:room] + answer
 
 
 def collate(decisions: Sequence[EncodedDecision], pad_token_id: int) -> Batch:
@@ -149,10 +175,11 @@ def collate(decisions: Sequence[EncodedDecision], pad_token_id: int) -> Batch:
     choice_column = torch.zeros(shape, dtype=torch.long)
     is_choice = torch.zeros(shape, dtype=torch.bool)
     gold = torch.zeros(shape, dtype=torch.bool)
+    label_probs = torch.zeros(shape)
     sequences: list[list[int]] = []
     pool_index: list[int] = []
     head_index: list[int] = []
-    with_targets: list[bool] = []
+    first_target: list[int | None] = []
     for d, decision in enumerate(decisions):
         first_row, k = len(sequences), decision.n_choices
         one_row = len(decision.inputs) == 1
@@ -160,12 +187,14 @@ def collate(decisions: Sequence[EncodedDecision], pad_token_id: int) -> Batch:
         choice_column[d, :k] = torch.arange(k) if one_row else 0
         is_choice[d, :k] = True
         gold[d, list(decision.gold)] = True
+        if decision.label_probs is not None:
+            label_probs[d, :k] = torch.tensor(decision.label_probs)
         for row, ids in enumerate(decision.inputs):
             suffix = decision.suffix if row == decision.suffix_row else []
             sequences.append(ids + suffix)
             pool_index.append(len(ids) - 1)
             head_index.append(decision.head)
-            with_targets.append(bool(suffix))
+            first_target.append(decision.first_target if suffix else None)
     length = max(map(len, sequences))
     input_ids = torch.full((len(sequences), length), pad_token_id)
     attention_mask = torch.zeros((len(sequences), length), dtype=torch.long)
@@ -174,8 +203,9 @@ def collate(decisions: Sequence[EncodedDecision], pad_token_id: int) -> Batch:
         tokens = torch.tensor(ids)
         input_ids[row, : len(ids)] = tokens
         attention_mask[row, : len(ids)] = 1
-        if with_targets[row]:
-            targets[row, : len(ids) - 1] = tokens[1:]
+        first = first_target[row]
+        if first is not None:
+            targets[row, first - 1 : len(ids) - 1] = tokens[first:]
     return Batch(
         input_ids=input_ids,
         attention_mask=attention_mask,
@@ -186,6 +216,7 @@ def collate(decisions: Sequence[EncodedDecision], pad_token_id: int) -> Batch:
         choice_column=choice_column,
         is_choice=is_choice,
         gold=gold,
+        label_probs=label_probs,
     )
 
 

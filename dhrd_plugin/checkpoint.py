@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dhrd_plugin.decisions import Formulation
 
 HeadKind = Literal["mlp", "linear"]
+LMSpan = Literal["full", "rationale"]  # what the reasoning loss counts
 
 SCHEMA = "dhrd.student/1"
 CONFIG_FILE = "dhrd.json"
@@ -31,13 +32,15 @@ HEAD_FILE = "head.safetensors"
 class TaskHead:
     """What a student knows of one task: enough to refuse questions of another shape.
 
-    `choices` are the label words in logit order, None for candidates.
+    `choices` are the label words in logit order, None for candidates; `temperature` is what logits
+    are divided by for calibrated probabilities.
     """
 
     formulation: Formulation
     choices: tuple[str, ...] | None
     version: str
     template_sha: str
+    temperature: float = 1.0
 
     @property
     def n_outputs(self) -> int:

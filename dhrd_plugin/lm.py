@@ -33,7 +33,7 @@ from dhrd_plugin.decisions import (
 )
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.harness import load_task, render_requests
-from dhrd_plugin.scoring import score
+from dhrd_plugin.scoring import rescale, score
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class DHRDLM(HFLM):
         max_batch_size: see above.
         merge: fold the adapter into the weights, which is faster and equal up to rounding; with
             `merge=False` the logits are bit-equal to training's.
+        calibrated: divide each task's logits by the temperature fitted in training; changes
+            probabilities, never which choice is the most probable.
         include_path: folder of the user's own task YAML files, for the comparison of prompts.
         kwargs: passed on to `HFLM`.
 
@@ -76,6 +78,7 @@ class DHRDLM(HFLM):
         batch_size: int | str = 1,
         max_batch_size: int = 64,
         merge: bool = True,
+        calibrated: bool = False,
         include_path: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -105,6 +108,7 @@ class DHRDLM(HFLM):
             self._model: Any = self.model.merge_and_unload()
         self.dual_head = attach_heads(self.model, folder, self.student)
         self._encoder = Encoder(self.tokenizer, list(self.student.tasks), self.student.max_length)
+        self._calibrated = calibrated
         self._include_path = include_path
         self._tasks: dict[str, Any] = {}  # harness tasks by name; None for one that is not found
 
@@ -128,6 +132,8 @@ class DHRDLM(HFLM):
         answers: dict[tuple[str, int, int], Answer] = {}
         scored = self._score([self._encoder.encode(d) for d in decisions], disable_tqdm)
         for (task, doc_id), log_probs in zip(documents, scored, strict=True):
+            if self._calibrated:
+                log_probs = rescale(log_probs, self.student.tasks[task].temperature)
             best = max(range(len(log_probs)), key=log_probs.__getitem__)
             for idx, log_prob in enumerate(log_probs):
                 answers[task, doc_id, idx] = (log_prob, idx == best)

@@ -19,7 +19,8 @@ from dhrd_plugin.batching import NO_TARGET
 from dhrd_plugin.checkpoint import HeadKind
 from dhrd_plugin.errors import DHRDError
 
-TokenLoss = Callable[[Tensor, Tensor], Tensor]  # logits (N, V), targets (N,) -> (N,)
+# logits (N, V), targets (N,) and, where given, teacher_hidden (N, H') -> (N,) or (N, terms)
+TokenLoss = Callable[..., Tensor]
 
 
 @dataclass
@@ -29,7 +30,8 @@ class DualHeadOutput:
     Attributes:
         logits: (B, K) classification logits, float32, K the most outputs of any head; the columns
             that a row's own head does not have are -inf.
-        token_losses: (N,) one value per token that has a target, or None when none was asked for.
+        token_losses: what `token_loss` gave for the tokens that have a target, (N,) or (N, terms);
+            None when it was not asked for.
     """
 
     logits: Tensor
@@ -95,6 +97,7 @@ class DualHeadModel(nn.Module):
         head_index: Tensor,
         targets: Tensor | None = None,
         token_loss: TokenLoss | None = None,
+        teacher_hidden: Tensor | None = None,
     ) -> DualHeadOutput:
         """Run the trunk once over every row, for both heads.
 
@@ -109,8 +112,11 @@ class DualHeadModel(nn.Module):
             targets: (B, L) the token that each position should predict, `NO_TARGET` for none.
                 Without it the LM head is never touched.
             token_loss: what to compute from LM logits and targets.
+            teacher_hidden: (B, L, H') a token-level teacher's hidden states, handed to `token_loss`
+                for the positions that have a target.
         """
-        pooled, to_predict, token_targets = [], [], []
+        pooled, to_predict = [], []
+        aligned: list[tuple[Tensor, ...]] = []  # per group, what goes with `to_predict`
         groups = length_groups(attention_mask.sum(dim=1).tolist())
         for rows, length in groups:
             hidden = self.trunk(
@@ -122,12 +128,14 @@ class DualHeadModel(nn.Module):
             if targets is not None:
                 valid = targets[rows, :length] != NO_TARGET
                 to_predict.append(hidden[valid])
-                token_targets.append(targets[rows, :length][valid])
+                extra = () if teacher_hidden is None else (teacher_hidden[rows, :length][valid],)
+                aligned.append((targets[rows, :length][valid], *extra))
         order = torch.tensor([row for rows, _ in groups for row in rows], device=input_ids.device)
         logits = self.classify(torch.cat(pooled)[order.argsort()], head_index)
         losses = None
         if targets is not None and token_loss is not None:
-            losses = self._token_losses(torch.cat(to_predict), torch.cat(token_targets), token_loss)
+            together = [torch.cat(parts) for parts in zip(*aligned, strict=True)]
+            losses = self._token_losses(token_loss, torch.cat(to_predict), *together)
         return DualHeadOutput(logits=logits, token_losses=losses)
 
     def classify(self, pooled: Tensor, head_index: Tensor) -> Tensor:
@@ -145,24 +153,18 @@ class DualHeadModel(nn.Module):
                 logits[rows, : outputs.shape[-1]] = outputs
         return logits
 
-    def _token_losses(self, hidden: Tensor, targets: Tensor, token_loss: TokenLoss) -> Tensor:
-        """(N, H), (N,) -> (N,), with at most `chunk_size` rows of vocabulary logits at a time."""
+    def _token_losses(self, token_loss: TokenLoss, hidden: Tensor, *aligned: Tensor) -> Tensor:
+        """(N, H) and what goes with it -> (N, …), `chunk_size` vocabulary logits at a time."""
         lm_head = self.lm.get_output_embeddings()
 
-        def chunk_loss(chunk: Tensor, chunk_targets: Tensor) -> Tensor:
-            return token_loss(lm_head(chunk), chunk_targets)
+        def chunk_loss(chunk: Tensor, *aligned_chunk: Tensor) -> Tensor:
+            return token_loss(lm_head(chunk), *aligned_chunk)
 
-        if len(targets) <= self.chunk_size:
-            return chunk_loss(hidden, targets)
+        if len(hidden) <= self.chunk_size:
+            return chunk_loss(hidden, *aligned)
         # Recomputed in the backward pass: otherwise every chunk's logits would be kept until then.
-        return torch.cat(
-            [
-                checkpoint(chunk_loss, h, t, use_reentrant=False)
-                for h, t in zip(
-                    hidden.split(self.chunk_size), targets.split(self.chunk_size), strict=True
-                )
-            ]
-        )
+        chunks = zip(*(part.split(self.chunk_size) for part in (hidden, *aligned)), strict=True)
+        return torch.cat([checkpoint(chunk_loss, *chunk, use_reentrant=False) for chunk in chunks])
 
 
 def length_groups(lengths: Sequence[int], worthwhile: float = 0.2) -> list[tuple[list[int], int]]:
@@ -191,37 +193,61 @@ def length_groups(lengths: Sequence[int], worthwhile: float = 0.2) -> list[tuple
 def check_backbone(lm: Any, vocab_size: int, tolerance: float = 1e-3) -> None:
     """Refuse a backbone for which one forward would not serve both heads exactly.
 
-    Two facts are checked on twelve tokens: later tokens do not change earlier hidden states, and
-    the LM's own logits are its head applied to the trunk's last hidden state (families that scale
-    or cap their logits afterwards would otherwise be trained on something else than they decode
-    with).
+    Four facts are checked on 96 tokens (recurrent families compute in chunks of 64): neither later
+    tokens nor padding change earlier hidden states; the LM's own logits are its head applied to the
+    trunk's last hidden state (families that scale or cap their logits afterwards would otherwise be
+    trained on something else than they decode with); and evaluation leaves the weights as they are
+    (an adapter would no longer fit rescaled ones).
 
     Raises:
         DHRDError: a backbone that fails one of them.
     """
     family = lm.config.model_type
-    device = lm.get_input_embeddings().weight.device
-    ids = torch.arange(12, device=device).remainder(vocab_size).unsqueeze(0)
-    was_training = lm.training
-    lm.eval()
-    trunk = lm.base_model
-    if trunk is lm or lm.get_output_embeddings() is None:
+    trunk, lm_head = lm.base_model, lm.get_output_embeddings()
+    if trunk is lm or lm_head is None:
         raise DHRDError(f"Backbone family {family!r} has no separate LM head: it cannot be split.")
-    other_tail = ids.clone()  # of the same length: kernels round alike only for equal shapes
-    other_tail[:, 6:] = (ids[:, 6:] + 1).remainder(vocab_size)
-    hidden = trunk(input_ids=ids, use_cache=False).last_hidden_state
-    changed = trunk(input_ids=other_tail, use_cache=False).last_hidden_state
-    logits = lm(input_ids=ids, use_cache=False).logits
-    ours = lm.get_output_embeddings()(hidden)
+    device = lm.get_input_embeddings().weight.device
+    length, half = 96, 48
+    ids = torch.arange(length, device=device).remainder(vocab_size).unsqueeze(0)
+    other_tail = ids.clone()
+    other_tail[:, half:] = (ids[:, half:] + 1).remainder(vocab_size)
+    # Of one length and each with a mask: kernels round alike only then.
+    mask = (torch.arange(length, device=device) < length - 1).long().unsqueeze(0)
+    no_tail = (torch.arange(length, device=device) < half).long().unsqueeze(0)
+
+    def hidden_states(ids: Tensor, mask: Tensor) -> Tensor:
+        return trunk(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+
+    was_training = lm.training
+    versions = [parameter._version for parameter in lm.parameters()]
+    lm.eval()
+    hidden = hidden_states(ids, mask)
+    continued, padded = hidden_states(other_tail, mask), hidden_states(ids, no_tail)
+    ours = lm_head(hidden.to(lm_head.weight.dtype))  # Mamba's residual stream is float32
+    logits = lm(input_ids=ids, attention_mask=mask, use_cache=False).logits
     lm.train(was_training)
-    scale = hidden.abs().max().item()
-    if not torch.allclose(hidden[:, :6], changed[:, :6], atol=tolerance * scale):
+
+    def close(got: Tensor, expected: Tensor) -> bool:
+        scale = expected.abs().max().item()
+        return torch.allclose(got.float(), expected.float(), atol=tolerance * scale)
+
+    if not close(continued[:, :half], hidden[:, :half]):
         raise DHRDError(
             f"Backbone family {family!r} is not causal: a rationale behind the input changes the "
             "input's hidden states. Use a decoder-only model with causal attention."
         )
-    if not torch.allclose(logits.float(), ours.float(), atol=tolerance * logits.abs().max().item()):
+    if not close(padded[:, :half], hidden[:, :half]):
+        raise DHRDError(
+            f"Backbone family {family!r} is changed by padding: a row's hidden states would depend "
+            "on the other rows of its batch. Use another backbone."
+        )
+    if not close(ours, logits):
         raise DHRDError(
             f"Backbone family {family!r} scales or caps its logits after the LM head, "
             "which the reasoning loss does not reproduce yet. Use another backbone."
+        )
+    if versions != [parameter._version for parameter in lm.parameters()]:
+        raise DHRDError(
+            f"Backbone family {family!r} rewrites its weights for evaluation, so that what was "
+            "trained would not be what is tested. Use another backbone."
         )

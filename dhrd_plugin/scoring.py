@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from scipy.special import log_softmax
 
 from dhrd_plugin.batching import EncodedDecision, batches_by_length, collate
 from dhrd_plugin.modeling import DualHeadModel
@@ -45,3 +47,15 @@ def score(
         if on_batch is not None:
             on_batch(len(indices))
     return results
+
+
+def rescale(log_probs: Sequence[float], temperature: float) -> list[float]:
+    """`log_softmax(log_probs / T)` of one row, in nats.
+
+    Log-probabilities are logits less a constant, to which softmax is blind.
+
+    >>> import math
+    >>> [round(math.exp(p), 4) for p in rescale([math.log(0.9), math.log(0.1)], 2.0)]  # 3 : 1
+    [0.75, 0.25]
+    """
+    return log_softmax(np.asarray(log_probs, dtype=np.float64) / temperature).tolist()

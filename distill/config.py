@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dhrd_plugin.checkpoint import HeadKind
+from dhrd_plugin.checkpoint import HeadKind, LMSpan
 from dhrd_plugin.errors import DHRDError
+from distill.schedules import alpha_at
 
 # The paper's 2e-4 is for backbones of 3 to 8 billion parameters and leaves small ones untrained
 # after the same few epochs; measured in README, "Results".
@@ -16,10 +17,12 @@ SMALL_BACKBONE_PARAMETERS = 1_000_000_000
 SMALL_BACKBONE_LR = 1e-3
 PAPER_LR = 2e-4
 
+ALL_LINEAR = "all-linear"  # PEFT's name for every linear layer but the LM head
+
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Settings of `dhrd-distill`; defaults are the paper's where it names them.
+    """Settings of one training run; defaults are the paper's where it names them.
 
     Attributes:
         tasks: harness task names; each gets a head.
@@ -27,25 +30,47 @@ class DistillConfig:
         backbone: alias, hub id or folder.
         output: folder of the student.
         alpha, beta: weights of the reasoning and the classification loss.
+        alpha_schedule: how alpha goes to `alpha_end` over the optimizer steps: "constant" (not at
+            all), "linear", "cosine", or "step" (at half the steps).
+        alpha_end: where it goes.
+        lm_span: tokens that losses on the reasoning head count: "full" (the paper: input, rationale
+            and answer) or "rationale" (rationale and answer).
+        kd_temperature: T of the soft targets; None for no soft targets.
+        kd_weight: γ, their weight; the loss multiplies it by T².
+        kd_target: "label" (the records' `label_probs` on the classification head), "token" (the
+            distributions of `kd_teacher` on the reasoning head) or "both"; None for what the
+            inputs allow.
+        kd_teacher: alias, hub id or folder of a causal LM with the backbone's vocabulary.
+        kd_divergence: between token distributions: "forward" or "reverse" KL, or "jsd".
+        control: what is done to the rationales to see whether they matter; None for nothing.
         head: "mlp" (paper) or "linear".
         full: train all weights instead of a LoRA adapter.
+        lora_target: modules that get an adapter: "all-linear", or names.
         lora_dropout: dropout on the adapters' inputs.
+        gradient_checkpointing: recompute the trunk in the backward pass: less memory, more time.
         epochs: passes over the training rows.
         max_steps: optimizer steps at most, None for as many as the epochs have.
         batch_size: decisions per forward and process.
         grad_accum: forwards per optimizer step.
+        task_sampling: how often the rows of each task are drawn: "proportional" (every row once an
+            epoch), "temperature" (by size^(1 / sampling_temperature)) or "uniform".
+        sampling_temperature: see above.
         lr: peak learning rate, None for the default by backbone size.
         warmup_steps: optimizer steps of linear warm-up before the cosine decay.
         weight_decay, max_grad_norm: of AdamW, and the gradient norm clipped to.
         dtype: computing precision, "auto" (bfloat16 where the hardware has it, else float32),
-            "float32" or "bfloat16".
+            "float32", "bfloat16" or "float16" (GPU only).
         max_length: tokens per row, input and rationale together.
         dev_rows: rows of the training split kept for choosing the checkpoint, per task; None for
             a tenth of them, at most 200.
+        eval_steps: optimizer steps between looks at the dev rows; None for one per epoch.
+        patience: looks without a better result after which training stops; None for never.
         save_steps: optimizer steps between checkpoints to resume from; None for one per epoch.
         seed: of initial heads, dropout, data order and the choice of dev rows.
         resume: says that continuing is meant; an unfinished run in `output` is continued anyway.
         include_path: folder of the user's own task YAML files.
+        loss_trace: log the norm of the gradient that each loss sends into the trunk.
+        trackers: experiment trackers that also get the log, by accelerate's names.
     """
 
     tasks: tuple[str, ...] = ("scenes",)
@@ -54,13 +79,26 @@ class DistillConfig:
     output: Path = Path("dhrd-student")
     alpha: float = 1.0
     beta: float = 1.0
+    alpha_schedule: str = "constant"
+    alpha_end: float = 0.0
+    lm_span: LMSpan = "full"
+    kd_temperature: float | None = None
+    kd_weight: float = 1.0
+    kd_target: str | None = None
+    kd_teacher: str | None = None
+    kd_divergence: str = "forward"
+    control: str | None = None
     head: HeadKind = "mlp"
     full: bool = False
+    lora_target: tuple[str, ...] = (ALL_LINEAR,)
     lora_dropout: float = 0.1
+    gradient_checkpointing: bool = False
     epochs: int = 3
     max_steps: int | None = None
     batch_size: int = 8
     grad_accum: int = 1
+    task_sampling: str = "proportional"
+    sampling_temperature: float = 2.0
     lr: float | None = None
     warmup_steps: int = 5
     weight_decay: float = 0.01
@@ -68,30 +106,79 @@ class DistillConfig:
     dtype: str = "auto"
     max_length: int = 1024
     dev_rows: int | None = None
+    eval_steps: int | None = None
+    patience: int | None = None
     save_steps: int | None = None
     seed: int = 0
     resume: bool = False
     include_path: str | None = None
+    loss_trace: bool = False
+    trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_tasks_and_losses()
+        self._check_numbers()
+
+    def _check_tasks_and_losses(self) -> None:
         if not self.tasks:
             raise DHRDError("--task names no task. Give at least one, such as --task scenes.")
+        if len(set(self.tasks)) != len(self.tasks):
+            raise DHRDError(f"--task {','.join(self.tasks)}: a task is named twice.")
         weights = self.alpha + self.beta
         if not (self.alpha >= 0 and self.beta >= 0 and 0 < weights < math.inf):
             raise DHRDError(
                 f"--alpha {self.alpha:g} --beta {self.beta:g}: both are weights ≥ 0, and one must "
                 "be above 0 for there to be a loss."
             )
+        if not 0 <= self.alpha_end < math.inf:
+            raise DHRDError(f"--alpha-end {self.alpha_end:g}: need a weight of at least 0.")
         if self.alpha > 0 and not self.rationales:
             raise DHRDError(
                 f"--alpha {self.alpha:g} needs --rationales FILE to learn reasoning from. For the "
                 "pooled baseline give --alpha 0."
             )
+        if self.alpha == 0 and self.alpha_schedule != "constant":
+            raise DHRDError(
+                f"--alpha-schedule {self.alpha_schedule} starts from --alpha, which is 0. Give a "
+                "weight above 0, or leave the schedule out."
+            )
+        if self.control is not None and self.alpha == 0:
+            raise DHRDError(
+                f"--control {self.control} changes the rationales, which --alpha 0 does not read. "
+                "Give an --alpha above 0."
+            )
+        if self.kd_temperature is None:
+            given = {
+                "--kd-weight": self.kd_weight != 1.0,
+                "--kd-target": self.kd_target is not None,
+                "--kd-teacher": self.kd_teacher is not None,
+                "--kd-divergence": self.kd_divergence != "forward",
+            }
+            for flag in (flag for flag, is_given in given.items() if is_given):
+                raise DHRDError(f"{flag} needs --kd-temperature, such as --kd-temperature 2.")
+        elif not 0 < self.kd_temperature < math.inf:
+            raise DHRDError(f"--kd-temperature {self.kd_temperature:g}: need a number above 0.")
+        if not 0 < self.kd_weight < math.inf:
+            raise DHRDError(f"--kd-weight {self.kd_weight:g}: need a weight above 0.")
+        if self.kd_target in ("token", "both") and self.kd_teacher is None:
+            raise DHRDError(
+                f"--kd-target {self.kd_target} needs --kd-teacher MODEL, a causal LM with the "
+                "backbone's vocabulary."
+            )
+        if self.kd_target == "label" and self.kd_teacher is not None:
+            raise DHRDError(
+                "--kd-target label does not use --kd-teacher: leave one of them out, or give "
+                "--kd-target both."
+            )
+
+    def _check_numbers(self) -> None:
         for flag, value in (
             ("--epochs", self.epochs),
             ("--batch-size", self.batch_size),
             ("--grad-accum", self.grad_accum),
             ("--max-steps", self.max_steps),
+            ("--eval-steps", self.eval_steps),
+            ("--patience", self.patience),
             ("--save-steps", self.save_steps),
             ("--dev-rows", self.dev_rows),
         ):
@@ -105,6 +192,10 @@ class DistillConfig:
                 raise DHRDError(f"{flag} {number:g}: need a number of at least 0.")
         if not self.max_grad_norm > 0:
             raise DHRDError(f"--max-grad-norm {self.max_grad_norm:g}: need a number above 0.")
+        if not 0 < self.sampling_temperature < math.inf:
+            raise DHRDError(
+                f"--sampling-temperature {self.sampling_temperature:g}: need a number above 0."
+            )
         if not 0 <= self.lora_dropout < 1:
             raise DHRDError(f"--lora-dropout {self.lora_dropout:g}: need a share in [0, 1).")
         if self.lr is not None and not 0 < self.lr < math.inf:
@@ -113,8 +204,6 @@ class DistillConfig:
             raise DHRDError(f"--seed {self.seed}: need a whole number from 0 to 2^32 - 1.")
         if self.max_length < 16:
             raise DHRDError(f"--max-length {self.max_length}: need at least 16 tokens per row.")
-        if len(set(self.tasks)) != len(self.tasks):
-            raise DHRDError(f"--task {','.join(self.tasks)}: a task is named twice.")
 
     def learning_rate(self, n_parameters: int) -> float:
         """`lr`, or the default for a backbone of `n_parameters`."""
@@ -129,15 +218,44 @@ class DistillConfig:
             resolved: values known once data and backbone are loaded, which stand in for defaults
                 such as "auto" or None.
         """
-        # Where files lie and how often a checkpoint is written change nothing; what the files hold
-        # is in `resolved`, as a hash.
+        # Where files lie, how often a checkpoint is written and what is logged change nothing; what
+        # the files hold is in `resolved`, as a hash.
         apart = {"output", "rationales", "include_path", "save_steps", "resume"}
+        apart |= {"loss_trace", "trackers"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
-        return values | {"tasks": list(self.tasks)} | resolved
+        return values | {key: list(values[key]) for key in ("tasks", "lora_target")} | resolved
 
-    @property
-    def setting(self) -> str:
-        """What a report calls students trained like this, whatever their seed."""
-        if self.alpha == 0:
-            return "pooled (α=0)"
-        return f"DHRD (α={self.alpha:g} β={self.beta:g})"
+    def alpha_at(self, step: int, total_steps: int) -> float:
+        """Weight of the reasoning loss at optimizer step `step` of 1 … `total_steps`."""
+        return alpha_at(
+            step,
+            total_steps,
+            schedule=self.alpha_schedule,
+            alpha=self.alpha,
+            alpha_end=self.alpha_end,
+        )
+
+    def setting(self, kd: tuple[str, ...] = ()) -> str:
+        """What a report calls students trained like this, whatever their seed.
+
+        Args:
+            kd: terms of soft targets that are in the loss.
+        """
+        parts = []
+        if self.alpha > 0:
+            alpha = f"α={self.alpha:g}"
+            if self.alpha_schedule != "constant":
+                alpha += f"→{self.alpha_end:g} {self.alpha_schedule}"
+            parts.append(f"{alpha} β={self.beta:g}")
+            if self.lm_span != "full":
+                parts.append(f"{self.lm_span} span")
+        else:
+            parts.append("α=0")
+        if self.control is not None:
+            parts.append(self.control)
+        if kd:
+            targets = "+".join(term.removeprefix("kd_") for term in kd)
+            parts.append(f"{targets} KD γ={self.kd_weight:g} T={self.kd_temperature:g}")
+            if "kd_token" in kd and self.kd_divergence != "forward":
+                parts.append(self.kd_divergence)
+        return f"{'DHRD' if self.alpha > 0 else 'pooled'} ({', '.join(parts)})"

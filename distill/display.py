@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,17 +18,22 @@ from rich.progress import (
 from rich.table import Table
 
 from dhrd_plugin.checkpoint import StudentConfig
-from distill.config import DistillConfig
+from distill.many import SeedSummary
 
 if TYPE_CHECKING:
     from distill.train import Progress as TrainingProgress
 
 
 class TrainingDisplay:
-    """Shows steps, losses, tokens per second, the last dev result and the time left."""
+    """Shows steps, losses, tokens per second, the last dev result and the time left.
 
-    def __init__(self, config: DistillConfig, console: Console) -> None:
-        self.config = config
+    Args:
+        output: the student's folder.
+        console: where to.
+    """
+
+    def __init__(self, output: Path, console: Console) -> None:
+        self.output = output
         self.console = console
         self.dev = ""
         self.steps_done = 0
@@ -53,14 +60,14 @@ class TrainingDisplay:
         losses = progress.losses
         self.steps_done += 1
         if progress.dev is not None:
-            self.dev = f"dev acc {progress.dev['accuracy']:.3f} nll {progress.dev['nll']:.3f}"
+            self.dev = f"dev {progress.dev['score']:.3f} nll {progress.dev['nll']:.3f}"
             if not self.console.is_terminal:
                 self.console.print(
                     f"step {progress.step}/{progress.total_steps} {_losses(losses)} {self.dev}"
                 )
         self._progress.update(
             self._task,
-            description=self.config.setting,
+            description=progress.setting,
             completed=progress.step,
             total=progress.total_steps,
             state=f"{_losses(losses)} {progress.tokens_per_second:.0f} tok/s {self.dev}",
@@ -68,23 +75,56 @@ class TrainingDisplay:
 
     def summary(self, student: StudentConfig) -> None:
         if not self.steps_done:
-            self.console.print(f"{self.config.output} is finished: nothing was left to train.")
+            self.console.print(f"{self.output} is finished: nothing was left to train.")
         training = student.training
-        table = Table(title=f"{training['setting']} student in {self.config.output}")
+        table = Table(title=f"{training['setting']} student in {self.output}")
         table.add_column("setting")
         table.add_column("value")
         for key in ("lr", "steps", "train_rows", "train_rows_with_rationale", "dev_rows"):
             table.add_row(key, f"{training[key]}")
         dev = training["dev"]
-        table.add_row("best dev accuracy", f"{dev['accuracy']:.3f} at step {dev['step']}")
+        table.add_row("best dev result at step", f"{dev['step']}")
+        for task, metrics in dev["metrics"].items():
+            fit = training["calibration"][task]
+            before, after = fit["before"], fit["after"]
+            for metric, value in metrics.items():
+                table.add_row(f"{task}: {metric}", f"{value:.3f}")
+            table.add_row(f"{task}: temperature", f"{fit['temperature']:.3f}")
+            for key in ("ece", "brier"):
+                table.add_row(f"{task}: {key}, calibrated", f"{before[key]:.3f}, {after[key]:.3f}")
+            table.add_row(
+                f"{task}: accuracy of the surest 50%, 80%, 90%",
+                ", ".join(f"{before[f'accuracy_at_{share}']:.3f}" for share in (50, 80, 90)),
+            )
         table.add_row("wall seconds", f"{training['wall_seconds']}")
         self.console.print(table)
         self.console.print(
-            f"Score it: lm_eval --model dhrd --model_args pretrained={self.config.output} "
+            f"Score it: lm_eval --model dhrd --model_args pretrained={self.output} "
             f"--tasks {','.join(student.tasks)}",
             soft_wrap=True,
         )
 
 
-def _losses(losses: dict[str, float]) -> str:
-    return f"cls {losses['loss_cls']:.3f} reason {losses['loss_reason']:.3f}"
+def summary_table(summaries: Sequence[SeedSummary]) -> Table:
+    """Dev results of several students, with mean and interval where they are seeds."""
+    table = Table(title="Dev results (the checkpoint was chosen on these rows: optimistic)")
+    for column in ("student", "tasks", "score", "-log p"):
+        table.add_column(column)
+    for summary in summaries:
+        tasks = ",".join(summary.tasks)
+        for folder, score in summary.scores.items():
+            table.add_row(folder, tasks, f"{score:.3f}", f"{summary.nlls[folder]:.3f}")
+        if summary.half_width is not None:
+            interval = f"{summary.mean:.3f} ± {summary.half_width:.3f}"
+            table.add_row(
+                "mean, 95% interval over seeds", tasks, interval, "", style="bold", end_section=True
+            )
+    return table
+
+
+def _losses(losses: Mapping[str, float]) -> str:
+    return " ".join(
+        f"{name.removeprefix('loss_')} {value:.3f}"
+        for name, value in losses.items()
+        if name != "loss"
+    )

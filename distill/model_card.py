@@ -18,7 +18,13 @@ def write_model_card(folder: Path, student: StudentConfig) -> None:
     settings = "\n".join(
         f"| {key} | {value} |" for key, value in training.items() if not isinstance(value, dict)
     )
-    dev = training.get("dev") or {}
+    dev = training["dev"]
+    results = "\n".join(
+        f"- `{task}`: {metric} {value}, calibration temperature "
+        f"{training['calibration'][task]['temperature']:.3f}"
+        for task, metrics in dev["metrics"].items()
+        for metric, value in metrics.items()
+    )
     weights = "LoRA adapter" if student.adapter else "all weights trained"
     names = ",".join(student.tasks)
     card = f"""---
@@ -27,7 +33,7 @@ library_name: dhrd
 tags: [dhrd, text-classification, reasoning-distillation]
 ---
 
-# {training.get("setting")} student on {names}
+# {training["setting"]} student on {names}
 
 A decoder-only language model with a pooled classification head, trained with Dual-Head Reasoning
 Distillation (arXiv 2509.21487). At test time only the classification head runs: one forward per
@@ -45,14 +51,19 @@ input, no decoding.
 |---|---|
 {settings}
 
-Best checkpoint on {training.get("dev_rows")} dev rows kept back from the training split: accuracy
-{dev.get("accuracy")}, -log p(gold) {dev.get("nll")} nats, at step {dev.get("step")}. It was chosen
-on these rows, so the figure is optimistic; score the student on the validation split:
+## Results
+Best checkpoint on {training["dev_rows"]} dev rows kept back from the training split, at step
+{dev["step"]}; -log p(gold) {dev["nll"]} nats.
+
+{results}
+
+Checkpoint and temperature were chosen on these rows, so the figures are optimistic; score the
+student on the validation split:
 
     lm_eval --model dhrd --model_args pretrained=FOLDER --tasks {names}
 
 ## Limits
-It answers only the tasks above, in the harness's zero-shot wording, and its probabilities are not
-calibrated.
+It answers only the tasks above, in the harness's zero-shot wording. Its probabilities are
+calibrated only with `calibrated=true` in --model_args, and then only for inputs like those above.
 """
     (folder / "README.md").write_text(card, encoding="utf-8")

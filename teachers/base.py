@@ -45,6 +45,7 @@ class Reply:
         text: the whole reply as it came, kept for the rejected file.
         problem: what is wrong with the form, if anything.
         failure: why there is no reply at all, if so; not an attempt of the teacher's.
+        label_probs: the source's distribution over the choices, if it has one.
         prompt_tokens, completion_tokens: as counted by the model or server.
     """
 
@@ -54,6 +55,7 @@ class Reply:
     text: str = ""
     problem: str | None = None
     failure: str | None = None
+    label_probs: tuple[float, ...] | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
 

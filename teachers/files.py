@@ -47,4 +47,15 @@ class FileTeacher:
                 rationale = line["rationale"].strip()
                 problem = None if rationale else "empty rationale"
                 origin = line.get("origin", "human")
-                yield request, Reply(rationale, None, origin, text=rationale, problem=problem)
+                probs = line.get("label_probs")
+                yield (
+                    request,
+                    Reply(
+                        rationale,
+                        None,
+                        origin,
+                        text=rationale,
+                        problem=problem,
+                        label_probs=None if probs is None else tuple(probs),
+                    ),
+                )

@@ -80,6 +80,7 @@ def teach(
                 checks=verdict.checks,
                 teacher=description,
                 usage=reply.usage,
+                label_probs=reply.label_probs,
             )
             if verdict.reason is None:
                 store.keep(record)

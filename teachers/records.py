@@ -32,6 +32,7 @@ def make_record(
     checks: Mapping[str, Any],
     teacher: Mapping[str, Any],
     usage: Mapping[str, int],
+    label_probs: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """A kept rationale as it is stored (its fields in the documented order)."""
     return {
@@ -47,7 +48,7 @@ def make_record(
         "origin": origin,
         "attempts": attempts,
         "checks": dict(checks),
-        "label_probs": None,
+        "label_probs": None if label_probs is None else list(label_probs),
         "teacher": dict(teacher),
         "usage": dict(usage),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -125,9 +126,9 @@ def load_rationales(
         default_split: the split of lines that name none; without it, they are an error.
 
     Raises:
-        DHRDError: an index outside its split, another schema, an unknown origin, or a row whose
-            text is no longer what the rationale was written for (`input_sha`); file and line are
-            named.
+        DHRDError: an index outside its split, another schema, an unknown origin, `label_probs` that
+            are no distribution over the choices, or a row whose text is no longer what the
+            rationale was written for (`input_sha`); file and line are named.
     """
     splits = {decision_id_.rsplit("/", 1)[0] for decision_id_ in decisions}
     found: dict[str, dict[str, Any]] = {}
@@ -158,6 +159,7 @@ def load_rationales(
                     f"{sha}, now {decision.input_sha}).\nThe task's prompt or data is another one: "
                     "write the rationales anew (`dhrd-teach --new`)."
                 )
+            _check_label_probs(record.get("label_probs"), decision, where)
             found[key] = record
     if not all("input_sha" in record for record in found.values()):
         logger.warning(
@@ -166,3 +168,16 @@ def load_rationales(
             ", ".join(map(str, paths)),
         )
     return found
+
+
+def _check_label_probs(probs: Any, decision: Decision, where: str) -> None:
+    if probs is None:
+        return
+    valid = isinstance(probs, list) and all(
+        isinstance(p, int | float) and not isinstance(p, bool) and 0 <= p <= 1 for p in probs
+    )
+    if not valid or len(probs) != len(decision.choices) or abs(sum(probs) - 1) > 1e-3:
+        raise DHRDError(
+            f"{where}: label_probs is {probs!r}, need a probability for each of the "
+            f"{len(decision.choices)} choices ({', '.join(decision.choices)}), together 1, or null."
+        )

@@ -60,8 +60,10 @@ def assert_one_message(code, text, *parts):
 def test_every_setting_has_a_flag_and_its_default():
     arguments = vars(build_parser().parse_args([]))
     assert arguments.pop("task") == DistillConfig.tasks
-    settings = {f.name: f.default for f in fields(DistillConfig) if f.name != "tasks"}
-    assert arguments == settings
+    assert arguments.pop("tracker") == DistillConfig.trackers
+    assert (arguments.pop("seeds"), arguments.pop("per_task")) == (1, False)
+    settings = {f.name: f.default for f in fields(DistillConfig)}
+    assert arguments == {k: v for k, v in settings.items() if k not in ("tasks", "trackers")}
 
 
 def test_help_names_the_objective(capsys):
@@ -76,8 +78,9 @@ def test_help_names_the_objective(capsys):
 @pytest.mark.parametrize(
     "argv",
     [
-        ["--kd-temperature", "2"],
-        ["--alpha-schedule", "linear"],
+        ["--kd-temperature", "warm"],
+        ["--kd-target", "labels"],
+        ["--alpha-schedule", "quadratic"],
         ["--control", "shuffle"],
         ["--epoch", "2"],  # no abbreviations
         ["--head", "deep"],
@@ -95,7 +98,7 @@ def test_unknown_flag_or_value_is_an_error(argv, capsys):
 
 def test_flags_reach_the_settings(monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "_run", lambda config: seen.append(config) or EXIT_OK)
+    monkeypatch.setattr(cli, "_run", lambda config, **_: seen.append(config) or EXIT_OK)
     argv = "--task cb,sglue_rte --rationales a.jsonl,b.jsonl --alpha 0.5 --beta 2 --head linear"
     argv += " --full --epochs 7 --max-steps 9 --batch-size 3 --grad-accum 4 --lr 3e-4 --seed 5"
     argv += " --dtype bfloat16 --save-steps 6 --dev-rows 8 --output out --resume"

@@ -165,6 +165,7 @@ def test_empty_output_holds_no_run(tmp_path):
 def test_settings_leave_out_only_what_changes_nothing():
     settings = DistillConfig().settings(lr=3.0, data="sha")
     left_out = {"output", "rationales", "include_path", "save_steps", "resume"}
+    left_out |= {"loss_trace", "trackers"}
     assert vars(DistillConfig()).keys() - settings.keys() == left_out
     assert settings["lr"] == 3.0 and settings["data"] == "sha"
     assert json.loads(json.dumps(settings)) == settings  # comparable after a round trip

@@ -253,15 +253,43 @@ def test_causal_families_pass(family, dtype):
     ("family", "changes", "why"),
     [
         ("Bert", {}, "'bert' is not causal"),
+        ("XLNet", {}, "'xlnet' is not causal"),
         ("Cohere", {}, "'cohere' scales or caps its logits"),
         ("Granite", {"logits_scaling": 8.0}, "'granite' scales or caps its logits"),
         ("Gemma2", {"final_logit_softcapping": 2.0}, "'gemma2' scales or caps its logits"),
+        ("Rwkv", {}, "'rwkv' rewrites its weights for evaluation"),
     ],
 )
 def test_families_that_break_the_premises_are_refused(family, changes, why):
     with pytest.raises(DHRDError, match=why) as refusal:
         check_backbone(tiny_lm(family, **changes), vocab_size=258)
     assert refusal.value.exit_code == EXIT_BAD_INPUT
+
+
+def test_positions_counted_from_the_end_of_the_text_are_refused():
+    """A family with them would be causal, and yet read a row otherwise in each batch."""
+    lm = tiny_lm("GPT2")
+
+    def count_from_the_end(_, args, kwargs):
+        mask = kwargs["attention_mask"]
+        positions = torch.arange(mask.shape[1]) + 400 - mask.sum(dim=1, keepdim=True)
+        return args, kwargs | {"position_ids": positions}
+
+    lm.base_model.register_forward_pre_hook(count_from_the_end, with_kwargs=True)
+    with pytest.raises(DHRDError, match="'gpt2' is changed by padding"):
+        check_backbone(lm, vocab_size=258)
+
+
+def test_premise_of_the_refusal_of_rescaled_weights():
+    """Without it, an adapter trained on the weights as they were would be tested on others."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(target_modules="all-linear", init_lora_weights=False)
+    lm = get_peft_model(tiny_lm("Rwkv", rescale_every=1), lora)
+    ids = torch.arange(12).unsqueeze(0)
+    with torch.no_grad():
+        trained, tested = (lm.train(mode)(ids).logits for mode in (True, False))
+    assert (trained - tested).abs().max() > 1e-2
 
 
 def test_granite_that_does_not_scale_passes():

@@ -7,21 +7,24 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import REPO, read_log
 from safetensors.torch import load_file
 from tiny_models import mixed_rows, tiny_model
-from two_processes import WINDOWS, harness_answers, step_gradients
+from two_processes import SOFT_TARGETS, WINDOWS, harness_answers, step_gradients
 
 from dhrd_plugin.batching import NO_TARGET, collate
-from distill import train as training
 from distill.losses import token_cross_entropy
+from distill.objective import Objective
+from distill.step import rows_not_finite, train_step
 from distill.train import train
 
 PAD = 257
+KD = ("kd_label", "kd_token")
 
 
 def assert_same_gradients(got, expected):
@@ -33,19 +36,28 @@ def assert_same_gradients(got, expected):
 
 
 @pytest.fixture(scope="module")
-def whole_gradient():
+def whole_step():
     """Of eight ragged rows of both formulations, with and without rationales, in one batch."""
-    return step_gradients(mixed_rows(), batch_size=8)
+    return step_gradients(mixed_rows(), batch_size=8, trace=True, **SOFT_TARGETS)
+
+
+def assert_same_result(got, expected):
+    assert got["losses"] == pytest.approx(expected["losses"], rel=1e-4)
+    assert got["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+    assert got["trunk_grad_norms"] == pytest.approx(expected["trunk_grad_norms"], rel=1e-3)
+    assert got["finite"] and expected["finite"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_gradient_does_not_depend_on_the_batches(whole_gradient, batch_size):
-    gradients, losses = step_gradients(mixed_rows(), batch_size=batch_size)
-    assert losses == pytest.approx(whole_gradient[1], rel=1e-5)
-    assert_same_gradients(gradients, whole_gradient[0])
+def test_gradient_does_not_depend_on_the_batches(whole_step, batch_size):
+    gradients, result = step_gradients(
+        mixed_rows(), batch_size=batch_size, trace=True, **SOFT_TARGETS
+    )
+    assert_same_result(asdict(result), asdict(whole_step[1]))
+    assert_same_gradients(gradients, whole_step[0])
 
 
-def test_gradient_is_that_of_the_two_means(whole_gradient):
+def test_gradient_is_that_of_the_two_means():
     """Written out by hand: mean over decisions plus mean over all tokens that have a target."""
     model = tiny_model()
     rows = mixed_rows()
@@ -67,17 +79,70 @@ def test_gradient_is_that_of_the_two_means(whole_gradient):
     reason = torch.cat(token_losses).mean()
     (0.5 * cls + 2 * reason).backward()
     expected = {name: p.grad for name, p in model.named_parameters()}
-    gradients, losses = step_gradients(rows, batch_size=3, alpha=2, beta=0.5)
-    assert losses["loss_cls"] == pytest.approx(cls.item(), rel=1e-5)
-    assert losses["loss_reason"] == pytest.approx(reason.item(), rel=1e-5)
-    assert losses["loss"] == pytest.approx((0.5 * cls + 2 * reason).item(), rel=1e-5)
+    gradients, result = step_gradients(rows, batch_size=3, alpha=2, beta=0.5)
+    assert result.losses["loss_cls"] == pytest.approx(cls.item(), rel=1e-5)
+    assert result.losses["loss_reason"] == pytest.approx(reason.item(), rel=1e-5)
+    assert result.losses["loss"] == pytest.approx((0.5 * cls + 2 * reason).item(), rel=1e-5)
     assert_same_gradients(gradients, expected)
+    norm = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
+    assert result.grad_norm == pytest.approx(norm.item(), rel=1e-5)
+
+
+def test_trace_is_the_gradient_of_each_weighted_term_alone(whole_step):
+    for term, weight in {"cls": 1.0, "reason": 1.0, "kd_label": 0.5, "kd_token": 2.0}.items():
+        weights = dict.fromkeys(("cls", "reason", *KD), 0.0) | {term: weight}
+        only = SOFT_TARGETS | {"weights": weights}
+        gradients, _ = step_gradients(mixed_rows(), batch_size=8, **only)
+        trunk = [g.flatten() for name, g in gradients.items() if name.startswith("lm.model")]
+        norm = torch.cat(trunk).norm().item()
+        assert norm > 0
+        assert whole_step[1].trunk_grad_norms[term] == pytest.approx(norm, rel=1e-4)
+
+
+def test_trace_changes_no_gradient(whole_step):
+    gradients, result = step_gradients(mixed_rows(), batch_size=8, **SOFT_TARGETS)
+    assert result.trunk_grad_norms is None
+    for name, gradient in gradients.items():
+        assert torch.equal(gradient, whole_step[0][name]), name
+
+
+def test_step_that_is_not_finite_changes_no_weight():
+    model = tiny_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    accelerator = Accelerator(cpu=True)
+    prepared, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=1.0))
+    result = train_step(
+        prepared,
+        mixed_rows(),
+        accelerator=accelerator,
+        optimizer=optimizer,
+        objective=Objective({"cls": float("nan")}),
+        batch_size=8,
+        max_grad_norm=1.0,
+        pad_token_id=PAD,
+    )
+    assert not result.finite
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+def test_rows_whose_own_loss_is_not_finite_are_found():
+    rows = mixed_rows()
+    rows[5] = replace(rows[5], label_probs=(float("inf"), 0.5))
+    broken = rows_not_finite(
+        tiny_model(),
+        rows,
+        accelerator=Accelerator(cpu=True),
+        objective=Objective({"cls": 1.0, "kd_label": 1.0}),
+        pad_token_id=PAD,
+    )
+    assert list(broken) == [5]
 
 
 def test_rows_without_any_rationale_give_no_reasoning_loss_and_no_nan():
     rows = mixed_rows(rationales=False)
-    gradients, losses = step_gradients(rows, batch_size=3, alpha=1)
-    assert losses["loss_reason"] == 0
+    gradients, result = step_gradients(rows, batch_size=3, alpha=1)
+    assert result.losses["loss_reason"] == 0
     assert all(gradient.isfinite().all() for gradient in gradients.values())
     assert_same_gradients(gradients, step_gradients(rows, batch_size=3, alpha=0)[0])
 
@@ -88,9 +153,9 @@ def test_alpha_zero_is_training_on_rows_without_a_rationale_and_without_the_lm_h
 
     model = tiny_model()
     model.lm.get_output_embeddings().register_forward_pre_hook(fail)
-    gradients, losses = step_gradients(mixed_rows(), batch_size=3, alpha=0, model=model)
+    gradients, result = step_gradients(mixed_rows(), batch_size=3, alpha=0, model=model)
     plain, _ = step_gradients(mixed_rows(rationales=False), batch_size=3, alpha=0)
-    assert losses["loss_reason"] == 0
+    assert "loss_reason" not in result.losses
     assert_same_gradients(gradients, plain)
     with pytest.raises(AssertionError, match="the LM head ran"):
         step_gradients(mixed_rows(), batch_size=3, alpha=1, model=model)
@@ -105,8 +170,15 @@ def test_beta_zero_leaves_the_classification_heads_alone():
 def test_token_losses_are_counted_once_per_target():
     """The denominator that `train_step` uses is the number of losses that the model returns."""
     batch = collate(mixed_rows(), PAD)
-    _, reason = training.batch_losses(tiny_model(), batch, with_reasoning=True)
-    assert len(reason) == int((batch.targets != NO_TARGET).sum())
+    weights = dict.fromkeys(("cls", "reason", *KD), 1.0)
+    losses = Objective(**SOFT_TARGETS | {"weights": weights}).losses(tiny_model(), batch)
+    n_targets = int((batch.targets != NO_TARGET).sum())
+    assert {term: values.shape for term, values in losses.items()} == {
+        "cls": (8,),
+        "kd_label": (8,),
+        "reason": (n_targets,),
+        "kd_token": (n_targets,),
+    }
 
 
 # Two processes
@@ -158,9 +230,11 @@ def two_processes(distill_config, runs, tmp_path_factory):
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_two_processes_have_the_gradient_of_one(two_processes, window):
-    gradients, losses = step_gradients(mixed_rows()[: WINDOWS[window]], batch_size=8)
+    gradients, result = step_gradients(
+        mixed_rows()[: WINDOWS[window]], batch_size=8, trace=True, **SOFT_TARGETS
+    )
     assert_same_gradients(load_file(two_processes / f"{window}.safetensors"), gradients)
-    assert json.loads((two_processes / f"{window}.json").read_text()) == pytest.approx(losses)
+    assert_same_result(json.loads((two_processes / f"{window}.json").read_text()), asdict(result))
 
 
 @pytest.mark.parametrize("name", ["dhrd", "pooled, untied"])
@@ -171,9 +245,10 @@ def test_two_processes_train_the_student_of_one(
     ours, theirs = read_log(tmp_path), read_log(two_processes / name)
     assert [entry["step"] for entry in theirs] == [1, 2, 3, 4, 5]
     for one, two in zip(ours, theirs, strict=True):
-        for key in ("loss", "loss_cls", "loss_reason", "lr"):
+        for key in {"loss", "loss_cls", "loss_reason", "lr", "grad_norm"} & one.keys():
             assert two[key] == pytest.approx(one[key], rel=1e-3), (one["step"], key)
-    assert theirs[-1]["dev"] == pytest.approx(ours[-1]["dev"], abs=1e-3)
+    for key in ("score", "nll"):
+        assert theirs[-1]["dev"][key] == pytest.approx(ours[-1]["dev"][key], abs=1e-3)
     card = json.loads((two_processes / name / "dhrd.json").read_text())["training"]
     assert card["processes"] == 2 and student.training["processes"] == 1
 

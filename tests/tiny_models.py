@@ -22,7 +22,7 @@ LLAMA_LIKE = {
     "max_position_embeddings": 512,
 }
 BERT_LIKE = {name: value for name, value in LLAMA_LIKE.items() if name != "num_key_value_heads"}
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "Llama": LLAMA_LIKE,
     "Qwen3": LLAMA_LIKE | {"head_dim": 8},
     "Gemma3Text": LLAMA_LIKE | {"head_dim": 8},
@@ -32,8 +32,22 @@ SIZES: dict[str, dict[str, int]] = {
     "GPTNeoX": BERT_LIKE,
     "Bert": BERT_LIKE,
     "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512},
+    "Mistral": LLAMA_LIKE | {"sliding_window": 16},  # shorter than the rows
+    "Mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
+    "Qwen3_5Text": LLAMA_LIKE
+    | {
+        "head_dim": 8,
+        "layer_types": ["linear_attention", "full_attention"],
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+    },
+    "Rwkv": {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32},
+    "XLNet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64},
 }
-CAUSAL = ("Llama", "GPT2", "GPTNeoX", "Qwen3", "Gemma3Text")
+RECURRENT = ("Mamba", "Qwen3_5Text")  # the second one in part: a gated delta net, then attention
+CAUSAL = ("Llama", "GPT2", "GPTNeoX", "Qwen3", "Gemma3Text", "Mistral", *RECURRENT)
 RATIONALE = "The sky is grey and drops run down the window."
 
 
@@ -64,7 +78,7 @@ def encoder(tokenizer: Any = None, max_length: int = 400) -> Encoder:
 
 
 def mixed_rows(rationales: bool = True) -> list[EncodedDecision]:
-    """Eight decisions of ragged lengths: both formulations, some with a rationale."""
+    """Eight decisions of ragged lengths: both formulations, some with rationale or soft label."""
     encode = encoder().encode
     decisions = [
         label_decision(0, gold=0),
@@ -77,7 +91,12 @@ def mixed_rows(rationales: bool = True) -> list[EncodedDecision]:
         label_decision(7, gold=0, context="Somewhat longer than short."),
     ]
     suffixes = {0: RATIONALE, 3: "Short.", 5: RATIONALE[:20], 6: RATIONALE * 2}
+    label_probs = {0: (0.7, 0.2, 0.1), 2: (0.0, 0.5, 0.5), 5: (0.9, 0.1)}
     return [
-        encode(decision, suffixes.get(decision.index) if rationales else None)
+        encode(
+            decision,
+            suffixes.get(decision.index) if rationales else None,
+            label_probs.get(decision.index),
+        )
         for decision in decisions
     ]

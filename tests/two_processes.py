@@ -8,23 +8,34 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import lm_eval
 import torch
 from accelerate import Accelerator
 from lm_eval.tasks import TaskManager
 from safetensors.torch import save_file
-from tiny_models import mixed_rows, tiny_model
+from tiny_models import mixed_rows, tiny_lm, tiny_model
 
 from dhrd_plugin import lm
 from dhrd_plugin.batching import EncodedDecision
 from dhrd_plugin.modeling import DualHeadModel
 from dhrd_plugin.scoring import score
 from distill.config import DistillConfig
-from distill.train import train, train_step
+from distill.objective import Objective
+from distill.soft_targets import TokenTeacher
+from distill.step import StepResult, train_step
+from distill.train import train
 
 WINDOWS = {"whole": 8, "ragged": 5, "one process idle": 1}  # rows per optimizer step
+# Both kinds of soft targets, the token-level ones from another random model.
+SOFT_TARGETS = {
+    "weights": {"kd_label": 0.5, "kd_token": 2.0},
+    "temperature": 2.0,
+    "token_teacher": TokenTeacher(tiny_lm("GPT2"), 258),
+}
 
 
 class Capture(torch.optim.SGD):
@@ -42,25 +53,32 @@ def step_gradients(
     alpha: float = 1.0,
     beta: float = 1.0,
     model: DualHeadModel | None = None,
-) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    """(gradient by parameter, losses) of one step; AdamW would hide a wrong scale."""
+    **changes: Any,
+) -> tuple[dict[str, torch.Tensor], StepResult]:
+    """(gradient by parameter, result) of one step; AdamW would hide a wrong scale.
+
+    Args:
+        changes: of the objective, such as further weights.
+    """
     model = model or tiny_model()
     accelerator = Accelerator(cpu=True)
     optimizer = Capture(model.parameters(), lr=0.0)
     prepared, wrapped = accelerator.prepare(model, optimizer)
-    losses, _ = train_step(
+    weights = {"cls": beta} | ({"reason": alpha} if alpha else {}) | changes.pop("weights", {})
+    trace = changes.pop("trace", False)
+    result = train_step(
         prepared,
         rows,
         accelerator=accelerator,
         optimizer=wrapped,
-        alpha=alpha,
-        beta=beta,
+        objective=Objective(weights=weights, **changes),
         batch_size=batch_size,
         max_grad_norm=float("inf"),
         pad_token_id=257,
+        trace=trace,
     )
     names = [name for name, _ in model.named_parameters()]
-    return dict(zip(names, optimizer.captured, strict=True)), losses
+    return dict(zip(names, optimizer.captured, strict=True)), result
 
 
 def harness_answers(student: Path, include_path: str) -> list[list[float]] | None:
@@ -82,12 +100,14 @@ def harness_answers(student: Path, include_path: str) -> list[list[float]] | Non
 
 def main(output: Path, settings: dict) -> None:
     for name, n_rows in WINDOWS.items():
-        gradients, losses = step_gradients(mixed_rows()[:n_rows], batch_size=2)
+        gradients, result = step_gradients(
+            mixed_rows()[:n_rows], batch_size=2, trace=True, **SOFT_TARGETS
+        )
         if Accelerator().is_main_process:
             save_file(gradients, output / f"{name}.safetensors")
-            (output / f"{name}.json").write_text(json.dumps(losses))
+            (output / f"{name}.json").write_text(json.dumps(asdict(result)))
     for name, values in settings.items():
-        tuples = {key: tuple(values[key]) for key in ("rationales", "tasks")}
+        tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
         train(DistillConfig(**values | tuples | {"output": output / name}))
     process = Accelerator().process_index
     Accelerator().wait_for_everyone()
