@@ -113,6 +113,15 @@ def load_causal_lm(name: str, **kwargs: Any) -> Any:
         raise DHRDError(_why(name, "causal language model", error)) from error
 
 
+def four_bit(dtype: Any) -> Any:
+    """QLoRA's quantisation (Dettmers et al. 2023, arXiv 2305.14314): NF4, computing in `dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
+
+
 def load_tokenizer(name: str) -> Any:
     """`AutoTokenizer.from_pretrained`, padding on the right, with a pad token.
 

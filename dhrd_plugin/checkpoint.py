@@ -59,6 +59,7 @@ class StudentConfig:
         tasks: heads by task, in the order of the model's heads.
         training: settings and results, for people and reports.
         fingerprint: hash of the trained weights.
+        quantized: whether the adapter was trained on `base_model` in 4 bits, and needs it so.
     """
 
     base_model: str
@@ -69,6 +70,7 @@ class StudentConfig:
     tasks: dict[str, TaskHead]
     training: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    quantized: bool = False
 
     @property
     def n_outputs(self) -> dict[str, int]:
@@ -178,17 +180,27 @@ def load_student(folder: str | Path, *, merge: bool = False) -> tuple[Any, Any, 
 
     Args:
         merge: fold the adapter into the weights: faster, equal up to rounding.
+
+    Raises:
+        DHRDError: nothing to load, or an adapter on a 4-bit backbone that should be merged.
     """
     import torch
 
-    from dhrd_plugin.backbones import load_causal_lm, load_tokenizer
+    from dhrd_plugin.backbones import four_bit, load_causal_lm, load_tokenizer
 
     config = read_student_config(folder)
     dtype = getattr(torch, config.dtype)
     if config.adapter:
         from peft import PeftModel
 
-        lm = PeftModel.from_pretrained(load_causal_lm(config.base_model, dtype=dtype), str(folder))
+        if merge and config.quantized:
+            raise DHRDError(
+                f"{folder}: an adapter on a 4-bit backbone is not equal once merged, since the "
+                "weights are rounded anew. Load it with merge=False."
+            )
+        quantization = {"quantization_config": four_bit(dtype)} if config.quantized else {}
+        base = load_causal_lm(config.base_model, dtype=dtype, **quantization)
+        lm = PeftModel.from_pretrained(base, str(folder))
         if merge:
             lm = lm.merge_and_unload()
     else:

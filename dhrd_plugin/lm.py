@@ -20,7 +20,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
-from dhrd_plugin.backbones import resolve_backbone
+from dhrd_plugin.backbones import four_bit, resolve_backbone
 from dhrd_plugin.batching import EncodedDecision, Encoder
 from dhrd_plugin.checkpoint import CONFIG_FILE, attach_heads, read_student_config
 from dhrd_plugin.decisions import (
@@ -60,7 +60,7 @@ class DHRDLM(HFLM):
         batch_size: documents per forward, or "auto" (the largest up to `max_batch_size` that fits).
         max_batch_size: see above.
         merge: fold the adapter into the weights, which is faster and equal up to rounding; with
-            `merge=False` the logits are bit-equal to training's.
+            `merge=False` the logits are bit-equal to training's. A 4-bit backbone is never merged.
         calibrated: divide each task's logits by the temperature fitted in training; changes
             probabilities, never which choice is the most probable.
         include_path: folder of the user's own task YAML files, for the comparison of prompts.
@@ -104,13 +104,20 @@ class DHRDLM(HFLM):
         if hasattr(self, "accelerator"):  # HFLM sets these for GPUs only
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
-        if adapter and merge:
+        if adapter and merge and not self.student.quantized:
             self._model: Any = self.model.merge_and_unload()
         self.dual_head = attach_heads(self.model, folder, self.student)
         self._encoder = Encoder(self.tokenizer, list(self.student.tasks), self.student.max_length)
         self._calibrated = calibrated
         self._include_path = include_path
         self._tasks: dict[str, Any] = {}  # harness tasks by name; None for one that is not found
+
+    def _create_model(self, *args: Any, **kwargs: Any) -> None:
+        # HFLM's own arguments for 4 bits fail with transformers 5; those of the model's loader not.
+        if self.student.quantized:
+            dtype = getattr(torch, self.student.dtype)
+            kwargs["quantization_config"] = four_bit(dtype)
+        super()._create_model(*args, **kwargs)
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False

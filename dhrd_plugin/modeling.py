@@ -193,8 +193,8 @@ def length_groups(lengths: Sequence[int], worthwhile: float = 0.2) -> list[tuple
 def check_backbone(lm: Any, vocab_size: int, tolerance: float = 1e-3) -> None:
     """Refuse a backbone for which one forward would not serve both heads exactly.
 
-    Four facts are checked on 96 tokens (recurrent families compute in chunks of 64): neither later
-    tokens nor padding change earlier hidden states; the LM's own logits are its head applied to the
+    Four facts are checked on 96 tokens, or as many as there are positions (recurrent families
+    compute in chunks of 64): neither later tokens nor padding change earlier hidden states; the LM's own logits are its head applied to the
     trunk's last hidden state (families that scale or cap their logits afterwards would otherwise be
     trained on something else than they decode with); and evaluation leaves the weights as they are
     (an adapter would no longer fit rescaled ones).
@@ -207,7 +207,9 @@ def check_backbone(lm: Any, vocab_size: int, tolerance: float = 1e-3) -> None:
     if trunk is lm or lm_head is None:
         raise DHRDError(f"Backbone family {family!r} has no separate LM head: it cannot be split.")
     device = lm.get_input_embeddings().weight.device
-    length, half = 96, 48
+    positions = getattr(lm.config, "max_position_embeddings", None) or -1
+    length = min(96, positions) if positions > 0 else 96
+    half = length // 2
     ids = torch.arange(length, device=device).remainder(vocab_size).unsqueeze(0)
     other_tail = ids.clone()
     other_tail[:, half:] = (ids[:, half:] + 1).remainder(vocab_size)

@@ -91,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("model")
     add("--head", choices=["mlp", "linear"], help="classification head")
     add("--full", action="store_true", help="train all weights instead of a LoRA adapter")
+    add("--qlora", action="store_true", help="hold the backbone in 4 bits (bitsandbytes)")
     add("--lora-target", type=_names, metavar="NAME[,…]", help="modules that get an adapter")
     add("--lora-dropout", type=float, metavar="X", help="dropout on the adapters' inputs")
     add("--gradient-checkpointing", action="store_true", help="less memory, more time")

@@ -45,6 +45,7 @@ class DistillConfig:
         control: what is done to the rationales to see whether they matter; None for nothing.
         head: "mlp" (paper) or "linear".
         full: train all weights instead of a LoRA adapter.
+        qlora: hold the frozen backbone in 4 bits (needs bitsandbytes).
         lora_target: modules that get an adapter: "all-linear", or names.
         lora_dropout: dropout on the adapters' inputs.
         gradient_checkpointing: recompute the trunk in the backward pass: less memory, more time.
@@ -90,6 +91,7 @@ class DistillConfig:
     control: str | None = None
     head: HeadKind = "mlp"
     full: bool = False
+    qlora: bool = False
     lora_target: tuple[str, ...] = (ALL_LINEAR,)
     lora_dropout: float = 0.1
     gradient_checkpointing: bool = False
@@ -125,7 +127,8 @@ class DistillConfig:
         if len(set(self.tasks)) != len(self.tasks):
             raise DHRDError(f"--task {','.join(self.tasks)}: a task is named twice.")
         weights = self.alpha + self.beta
-        if not (self.alpha >= 0 and self.beta >= 0 and 0 < weights < math.inf):
+        some_loss = weights > 0 or self.kd_temperature is not None
+        if not (self.alpha >= 0 and self.beta >= 0 and some_loss and weights < math.inf):
             raise DHRDError(
                 f"--alpha {self.alpha:g} --beta {self.beta:g}: both are weights ≥ 0, and one must "
                 "be above 0 for there to be a loss."
@@ -172,6 +175,10 @@ class DistillConfig:
             )
 
     def _check_numbers(self) -> None:
+        if self.full and self.qlora:
+            raise DHRDError(
+                "--full trains the weights that --qlora freezes: leave one of them out."
+            )
         for flag, value in (
             ("--epochs", self.epochs),
             ("--batch-size", self.batch_size),

@@ -25,7 +25,7 @@ def alpha_at(
     if schedule == "constant":
         return alpha
     if schedule == "step":
-        return alpha if step <= total_steps / 2 else alpha_end
+        return alpha if done < 0.5 else alpha_end
     if schedule == "cosine":
         done = (1 - math.cos(math.pi * done)) / 2
     return alpha + (alpha_end - alpha) * done

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dhrd_plugin.checkpoint import CONFIG_FILE, StudentConfig, read_student_config
-from dhrd_plugin.errors import DHRDError
+from dhrd_plugin.errors import EXIT_FAILED, DHRDError
 
 TRAIN_LOG = "train_log.jsonl"
 PROGRESS = "progress.json"
@@ -108,7 +108,27 @@ class Checkpoints:
         Args:
             best: trainable state of the best dev result so far.
             progress: plain values: settings, best metric and what else the loop needs.
+
+        Raises:
+            DHRDError: a full disk, say; the last checkpoint is still there.
         """
+        target = self.output / f"checkpoint-{step}"
+        with writable(target):
+            staging = self._write(step, model, optimizer, best, progress)
+            shutil.rmtree(target, ignore_errors=True)
+            staging.rename(target)
+        for folder in self._folders():
+            if folder != target:
+                shutil.rmtree(folder)
+
+    def _write(
+        self,
+        step: int,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        best: dict[str, torch.Tensor],
+        progress: dict[str, Any],
+    ) -> Path:
         staging = self.output / f".checkpoint-{step}.partial"
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
@@ -120,12 +140,7 @@ class Checkpoints:
         for file in staging.iterdir():  # on disk before the folder has its name
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-        target = self.output / f"checkpoint-{step}"
-        shutil.rmtree(target, ignore_errors=True)
-        staging.rename(target)
-        for folder in self._folders():
-            if folder != target:
-                shutil.rmtree(folder)
+        return staging
 
     def load(
         self, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
@@ -167,6 +182,23 @@ class Checkpoints:
         ours = (p.parent for p in self.output.glob(f"checkpoint-*/{PROGRESS}"))
         found = [p for p in ours if p.name[11:].isdigit()]
         return sorted(found, key=lambda p: int(p.name[11:]))
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Say what could not be written, and how to go on.
+
+    Raises:
+        DHRDError: instead of the library's own error.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise DHRDError(
+            f"Cannot write {folder}: {str(error).splitlines()[0]}\nThe last checkpoint is kept: "
+            "make room, and the same command continues from it.",
+            exit_code=EXIT_FAILED,
+        ) from error
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 
-from dhrd_plugin.backbones import load_causal_lm
+from dhrd_plugin.backbones import four_bit, load_causal_lm
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.modeling import DualHeadModel, check_backbone
 from distill.config import ALL_LINEAR, DistillConfig
@@ -15,6 +16,8 @@ from distill.data import TrainingData
 LORA_RANK, LORA_ALPHA = 16, 32  # the paper's
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+# State-space mixers read these weights past their modules, where an adapter does not reach.
+READ_PAST_THEIR_MODULES = re.compile(r"\.(mixer|mamba)\.(conv1d|x_proj|dt_proj|out_proj)$")
 
 
 def build_student(
@@ -22,13 +25,16 @@ def build_student(
 ) -> tuple[DualHeadModel, float]:
     """The untrained student and its learning rate.
 
-    With LoRA the frozen backbone is held in `dtype` and the adapter in float32; with --full the
-    weights that train are float32 and `dtype` is reached by autocast.
+    With LoRA the frozen backbone is held in `dtype`, or in 4 bits, and adapter and heads in
+    float32; with --full the weights that train are float32 and `dtype` is reached by autocast.
 
     Raises:
         DHRDError: a backbone that cannot be split, or with too few positions for --max-length.
     """
-    lm = load_causal_lm(config.backbone, dtype=torch.float32 if config.full else dtype)
+    quantization = {"quantization_config": four_bit(dtype)} if config.qlora else {}
+    lm = load_causal_lm(
+        config.backbone, dtype=torch.float32 if config.full else dtype, **quantization
+    )
     check_backbone(lm, vocab_size)
     positions = getattr(lm.config, "max_position_embeddings", None)
     if positions is not None and config.max_length > positions:
@@ -44,7 +50,7 @@ def build_student(
         lm_head.requires_grad_(False)  # nothing would train it, which stops distributed training
     if config.gradient_checkpointing:
         lm.gradient_checkpointing_enable({"use_reentrant": False})
-    lr = config.learning_rate(sum(p.numel() for p in lm.parameters()))
+    lr = config.learning_rate(lm.num_parameters())  # those that 4-bit weights stand for
     if not config.full:
         from peft import LoraConfig, get_peft_model
 
@@ -58,6 +64,10 @@ def build_student(
             lora_alpha=LORA_ALPHA,
             lora_dropout=config.lora_dropout,
             bias="none",
+            exclude_modules=[
+                name for name, _ in lm.named_modules() if READ_PAST_THEIR_MODULES.search(name)
+            ]
+            or None,
         )
         try:
             lm = get_peft_model(lm, lora)

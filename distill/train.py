@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from transformers import get_cosine_schedule_with_warmup
 
 from dhrd_plugin.backbones import load_tokenizer, portable_name
@@ -29,10 +29,13 @@ from distill.state import (
     finished_student,
     load_trainable_state,
     trainable_state,
+    writable,
 )
 from distill.step import rows_not_finite, train_step
 from distill.student import MIXED_PRECISION, build_student, resolve_dtype
 from distill.trackers import check_trackers, finish_trackers, start_trackers
+
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,12 @@ def train(
         log_with=list(config.trackers) or None,
         project_dir=config.output,
     )
+    if accelerator.distributed_type in SHARDED:
+        raise DHRDError(
+            f"{accelerator.distributed_type.value} shards the weights, which checkpoints and dev "
+            "results do not support yet. Use plain data parallelism (`accelerate launch "
+            "--multi_gpu …`), with --qlora or --gradient-checkpointing if memory is short."
+        )
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.backbone)
     pad = tokenizer.pad_token_id
@@ -229,6 +238,7 @@ def train(
     student = StudentConfig(
         base_model=portable_name(config.backbone),
         adapter=not config.full,
+        quantized=config.qlora,
         head=config.head,
         dtype=settings["dtype"],
         max_length=config.max_length,
@@ -240,8 +250,9 @@ def train(
     )
     accelerator.wait_for_everyone()
     if main:
-        student = save_student(config.output, model, tokenizer, student)
-        write_model_card(config.output, student)
+        with writable(config.output):
+            student = save_student(config.output, model, tokenizer, student)
+            write_model_card(config.output, student)
         checkpoints.remove()
     finish_trackers(accelerator)
     return student

@@ -10,7 +10,7 @@ from conftest import make_tokenizer
 from made_decisions import candidate_decision, label_decision
 from tiny_models import RATIONALE, encoder, mixed_rows
 
-from dhrd_plugin.batching import NO_TARGET, Batch, batches_by_length, collate
+from dhrd_plugin.batching import NO_TARGET, Batch, Encoder, batches_by_length, collate
 
 BOS, EOS = 256, 257
 PAD = EOS
@@ -39,6 +39,36 @@ def test_suffix_is_rendered_as_in_the_paper():
     assert text_of(row.suffix) == "\nReasoning:\nIt pours.\nFinal Answer:\nFalse<eos>"
     assert row.suffix_row == 0
     assert text_of(row.inputs[0]) == label_decision().inputs[0]
+
+
+def test_empty_rationale_leaves_the_answer_alone():
+    encoded = encoder().encode(label_decision(gold=1), "")
+    assert make_tokenizer().decode(encoded.suffix[:-1]) == "\nFinal Answer:\nFalse"
+    assert encoded.suffix[-1] == PAD
+
+
+@pytest.mark.parametrize("decision", [label_decision(), candidate_decision(gold=1)])
+def test_rationale_span_has_the_targets_behind_the_input(decision):
+    full = encoder().encode(decision, "Why.")
+    span = Encoder(make_tokenizer(), ["made", "made_copa"], 400, "rationale").encode(
+        decision, "Why."
+    )
+    row, length = span.suffix_row, len(span.inputs[span.suffix_row])
+    batch, whole = collate([span], PAD), collate([full], PAD)
+    assert torch.equal(batch.input_ids, whole.input_ids)
+    expected = whole.targets.clone()
+    expected[row, : length - 1] = NO_TARGET
+    assert torch.equal(batch.targets, expected)
+    assert batch.targets[row, length - 1] == span.suffix[0]
+    assert int((batch.targets != NO_TARGET).sum()) == len(span.suffix)
+
+
+def test_soft_labels_have_a_row_of_zeros_where_there_are_none():
+    decisions = [(label_decision(0), (0.7, 0.2, 0.1)), (candidate_decision(), (0.9, 0.1))]
+    encoded = [encoder().encode(d, label_probs=probs) for d, probs in decisions]
+    batch = collate([*encoded, encoder().encode(label_decision(1))], PAD)
+    expected = torch.tensor([[0.7, 0.2, 0.1], [0.9, 0.1, 0.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(batch.label_probs, expected)
 
 
 def test_suffix_of_candidates_follows_the_first_gold_one():

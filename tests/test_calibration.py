@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from dhrd_plugin import scoring
 from dhrd_plugin.scoring import rescale
-from distill import calibration
 from distill.calibration import TEMPERATURE_RANGE, fit_temperature, reliability
 
 INF = float("inf")
@@ -34,7 +34,7 @@ def drawn_rows(n_rows=4000, n_choices=4, seed=0):
 
 
 def test_examples_in_docstrings_hold():
-    result = doctest.testmod(calibration)
+    result = doctest.testmod(scoring)
     assert result.attempted >= 1
     assert result.failed == 0
 

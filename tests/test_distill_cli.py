@@ -188,7 +188,7 @@ def test_other_settings_in_the_same_folder_are_refused(run):
 def test_interrupted_run_is_continued_by_the_same_command(run, monkeypatch):
     real = cli._run
 
-    def interrupted(config):
+    def interrupted(config, **runs):
         from distill.display import TrainingDisplay
 
         show = TrainingDisplay.update
@@ -200,7 +200,7 @@ def test_interrupted_run_is_continued_by_the_same_command(run, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(TrainingDisplay, "update", update)
-            return real(config)
+            return real(config, **runs)
 
     monkeypatch.setattr(cli, "_run", interrupted)
     code, text = run("--resume", max_steps="4", save_steps="2")  # nothing to resume: starts afresh

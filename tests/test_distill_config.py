@@ -42,6 +42,25 @@ INF = float("inf")
         ({"seed": -1}, "--seed -1"),
         ({"seed": 2**32}, "--seed 4294967296"),
         ({"max_length": 15}, "--max-length 15: need at least 16"),
+        ({"eval_steps": 0}, "--eval-steps 0"),
+        ({"patience": 0}, "--patience 0"),
+        ({"alpha_end": -0.1}, "--alpha-end -0.1"),
+        ({"alpha": 0, "alpha_schedule": "linear"}, "--alpha-schedule linear starts from --alpha"),
+        ({"alpha": 0, "control": "noise"}, "--control noise .*--alpha 0 does not read"),
+        ({"sampling_temperature": 0.0}, "--sampling-temperature 0"),
+        ({"kd_temperature": 0.0}, "--kd-temperature 0"),
+        ({"kd_temperature": NAN}, "--kd-temperature nan"),
+        ({"kd_temperature": 2.0, "kd_weight": 0.0}, "--kd-weight 0"),
+        ({"kd_weight": 0.5}, "--kd-weight needs --kd-temperature"),
+        ({"kd_target": "label"}, "--kd-target needs --kd-temperature"),
+        ({"kd_teacher": "smollm2"}, "--kd-teacher needs --kd-temperature"),
+        ({"kd_divergence": "jsd"}, "--kd-divergence needs --kd-temperature"),
+        ({"kd_temperature": 2.0, "kd_target": "token"}, "--kd-target token needs --kd-teacher"),
+        ({"kd_temperature": 2.0, "kd_target": "both"}, "--kd-target both needs --kd-teacher"),
+        (
+            {"kd_temperature": 2.0, "kd_target": "label", "kd_teacher": "smollm2"},
+            "--kd-target label does not use --kd-teacher",
+        ),
     ],
 )
 def test_impossible_setting_is_named(changes, message):
@@ -59,12 +78,35 @@ def test_impossible_setting_is_named(changes, message):
         {"epochs": 1, "batch_size": 1, "grad_accum": 1, "max_steps": 1, "save_steps": 1},
         {"dev_rows": 1, "warmup_steps": 0, "weight_decay": 0, "lora_dropout": 0, "max_length": 16},
         {"max_grad_norm": INF},
+        {"alpha": 0, "kd_temperature": 0.5, "kd_weight": 2.0, "kd_target": "label"},
+        {"kd_temperature": 2.0, "kd_teacher": "smollm2", "kd_divergence": "jsd"},
+        {"eval_steps": 1, "patience": 1, "alpha_end": 0, "alpha_schedule": "cosine"},
     ],
 )
 def test_edge_of_what_is_possible_is_accepted(changes):
     DistillConfig(**changes)
 
 
-def test_setting_names_what_was_trained_whatever_the_seed():
-    assert DistillConfig(alpha=0, seed=3).setting == "pooled (α=0)"
-    assert DistillConfig(alpha=0.5, seed=1).setting == "DHRD (α=0.5 β=1)"
+@pytest.mark.parametrize(
+    ("changes", "kd", "setting"),
+    [
+        ({"alpha": 0, "seed": 3}, (), "pooled (α=0)"),
+        ({"alpha": 0.5, "seed": 1}, (), "DHRD (α=0.5 β=1)"),
+        ({"alpha_schedule": "linear"}, (), "DHRD (α=1→0 linear β=1)"),
+        ({"lm_span": "rationale", "control": "noise"}, (), "DHRD (α=1 β=1, rationale span, noise)"),
+        ({"alpha": 0, "kd_temperature": 2}, ("kd_label",), "pooled (α=0, label KD γ=1 T=2)"),
+        (
+            {"kd_temperature": 4, "kd_weight": 0.5, "kd_divergence": "jsd", "kd_teacher": "m"},
+            ("kd_label", "kd_token"),
+            "DHRD (α=1 β=1, label+token KD γ=0.5 T=4, jsd)",
+        ),
+    ],
+)
+def test_setting_names_what_was_trained_whatever_the_seed(changes, kd, setting):
+    assert DistillConfig(**changes).setting(kd) == setting
+
+
+def test_alpha_follows_its_schedule():
+    config = DistillConfig(alpha=2, alpha_schedule="linear", alpha_end=1)
+    assert [config.alpha_at(step, 3) for step in (1, 2, 3)] == [2, 1.5, 1]
+    assert DistillConfig(alpha=2).alpha_at(3, 3) == 2

@@ -10,7 +10,7 @@ from made_decisions import candidate_decision, label_decision
 
 from dhrd_plugin.errors import EXIT_BAD_INPUT, DHRDError
 from distill import data as data_module
-from distill.data import carve_dev, load_training_data
+from distill.data import carve_dev, load_training_data, passages
 
 
 @pytest.fixture
@@ -168,3 +168,59 @@ def test_candidates_are_carved_by_the_place_of_the_gold_one():
 def test_too_few_rows_are_an_error(n, dev_rows):
     with pytest.raises(DHRDError, match=f"'made' has {n} training rows, too few to keep"):
         carve_dev(rows([0] * n), dev_rows, seed=0)
+
+
+# Passages
+
+
+def test_rows_about_one_passage_stay_together():
+    decisions = rows([0, 1] * 20)
+    groups = [index // 4 for index in range(40)]
+    for seed in range(5):
+        drawn = carve_dev(decisions, 10, seed, groups=groups)
+        assert len(drawn) == 12  # whole passages of four, until there are ten
+        assert {index // 4 for index in drawn}.isdisjoint(
+            {index // 4 for index in range(40) if index not in drawn}
+        )
+    assert carve_dev(decisions, 10, 0, groups=groups) == carve_dev(decisions, 10, 0, groups=groups)
+    assert len({tuple(sorted(carve_dev(decisions, 10, s, groups=groups))) for s in range(5)}) > 1
+
+
+def test_single_passage_cannot_be_divided():
+    with pytest.raises(DHRDError, match="too few to keep 2 back"):
+        carve_dev(rows([0, 1, 0, 1]), 2, 0, groups=["one"] * 4)
+
+
+def test_passage_is_the_outermost_level_of_a_nested_index():
+    multirc = [{"idx": {"paragraph": p, "question": q, "answer": 0}} for p, q in ((3, 1), (3, 2))]
+    assert passages(multirc) == [3, 3]
+    assert passages([{"idx": 1}, {"idx": 2}]) is None
+    assert passages([{"text": "no idx"}]) is None
+
+
+# Soft labels and controls
+
+
+def test_soft_labels_are_read_and_count_as_data(load, write):
+    plain = load("made_weather", rationales=[write(bare(0), bare(1))])
+    soft = load("made_weather", rationales=[write(bare(0, label_probs=[0.8, 0.2]), bare(1))])
+    assert plain.label_probs == {}
+    assert soft.label_probs == {"made_weather/train/0": (0.8, 0.2)}
+    assert plain.sha != soft.sha
+
+
+@pytest.mark.parametrize(
+    "probs", [[0.5], [0.5, 0.4], [1.5, -0.5], "0.5", [True, False], [0.2, 0.3, 0.5], {"no": 1}]
+)
+def test_soft_label_that_is_no_distribution_is_named(load, write, probs):
+    with pytest.raises(DHRDError, match=r"r\.jsonl:1: label_probs .*2 choices \(no, yes\)"):
+        load("made_weather", rationales=[write(bare(0, label_probs=probs))])
+
+
+def test_control_spoils_training_rows_only(load):
+    data = load("made_weather")
+    spoilt = data.under_control("only-label", 0)
+    taught = [d.id for d in data.train if d.id in data.rationales]
+    assert taught and {spoilt.rationales[key] for key in taught} == {""}
+    assert (spoilt.dev, spoilt.dev_docs) == (data.dev, data.dev_docs)
+    assert spoilt.train == data.train

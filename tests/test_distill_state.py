@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
 
 import pytest
 import torch
-from conftest import read_log
+from conftest import REPO, read_log
 
 from dhrd_plugin.checkpoint import read_student_config
-from dhrd_plugin.errors import EXIT_BAD_INPUT, DHRDError
+from dhrd_plugin.errors import EXIT_BAD_INPUT, EXIT_FAILED, DHRDError
 from distill.config import DistillConfig
+from distill.dev import DevSet
 from distill.state import (
     Checkpoints,
     TrainLog,
@@ -70,16 +78,21 @@ def test_continued_run_is_the_uninterrupted_one_bit_for_bit(
     assert list(parts.glob("*checkpoint*")) == []
 
 
-def test_best_result_survives_an_interruption(distill_config, tmp_path, monkeypatch):
-    """The best of three epochs is the first; the run is interrupted after it."""
-    from distill import train as training
+def test_best_result_and_patience_survive_an_interruption(distill_config, tmp_path, monkeypatch):
+    """The best of four epochs is the second; patience of two ends training after the fourth."""
+    results = iter([0.5, 0.9, 0.5, 0.5])
 
-    results = iter([0.9, 0.5, 0.5, 0.5])
-    monkeypatch.setattr(training, "evaluate", lambda *_: {"accuracy": next(results), "nll": 1.0})
-    config = distill_config(tmp_path, epochs=3)
+    def judge(*_):
+        score = next(results)
+        return {"metrics": {"made_weather": {"acc": score}}, "score": score, "nll": 1.0}
+
+    monkeypatch.setattr(DevSet, "judge", judge)
+    config = distill_config(tmp_path, epochs=9, patience=2)
     with pytest.raises(KeyboardInterrupt):
-        train(config, report=interrupt_at(10))
-    assert train(config).training["dev"] == {"accuracy": 0.9, "nll": 1.0, "step": 5}
+        train(config, report=interrupt_at(16))
+    student = train(config)
+    assert student.training["dev"]["score"] == 0.9 and student.training["dev"]["step"] == 10
+    assert student.training["steps"] == 20
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +116,9 @@ OTHER_SETTINGS = [
     ({"seed": 1}, "seed 0 → 1, data"),
     ({"tasks": ("made_weather", "made_because")}, "tasks .*because"),
     ({"head": "linear"}, "head mlp → linear"),
+    ({"control": "noise"}, "control None → noise"),
+    ({"alpha_schedule": "linear"}, "alpha-schedule constant → linear"),
+    ({"lm_span": "rationale"}, "lm-span full → rationale"),
     ({"full": True}, "full False → True"),
     ({"warmup_steps": 1, "epochs": 9}, "epochs 2 → 9, warmup-steps 5 → 1"),
 ]
@@ -233,12 +249,89 @@ def test_half_written_checkpoint_counts_for_nothing(tmp_path, monkeypatch):
     save(Checkpoints(tmp_path), 1, model, optimizer)
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(DHRDError, match=r"Cannot write .*checkpoint-2: disk full"):
             save(Checkpoints(tmp_path), 2, model, optimizer)
     assert Checkpoints(tmp_path).progress() == {"step": 1}
     Checkpoints(tmp_path).load(model=model, optimizer=optimizer)
     save(Checkpoints(tmp_path), 2, model, optimizer)  # over the half-written one
     assert Checkpoints(tmp_path).progress() == {"step": 2}
+
+
+@contextmanager
+def no_room(n_bytes):
+    """Files can grow no larger, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_full_disk_leaves_the_last_checkpoint_and_a_run_that_goes_on(distill_config, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(distill_config(tmp_path, save_steps=2), report=interrupt_at(2))
+    config = distill_config(tmp_path, save_steps=2)
+    with (
+        no_room(2**14),
+        pytest.raises(DHRDError, match=r"Cannot write [\s\S]*make room") as failure,
+    ):
+        train(config)
+    assert failure.value.exit_code == EXIT_FAILED
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert train(config).training["steps"] == 10
+    assert not [path for path in tmp_path.iterdir() if "checkpoint" in path.name]
+
+
+def test_full_disk_at_the_end_costs_the_last_steps_only(distill_config, tmp_path):
+    config = distill_config(tmp_path, save_steps=8)
+
+    def fill_up(progress):
+        if progress.step == 10:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(DHRDError, match="Cannot write"):
+            train(config, report=fill_up)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / "dhrd.json").exists()
+    steps = []
+    train(config, report=lambda progress: steps.append(progress.step))
+    assert steps == [9, 10]
+
+
+def test_killed_run_is_continued_bit_for_bit(distill_config, tmp_path):
+    """kill -9 somewhere behind a checkpoint; the student is that of an undisturbed run."""
+    config = distill_config(tmp_path / "killed", save_steps=2)
+    script = (
+        "import sys, json; from pathlib import Path\n"
+        "from distill.config import DistillConfig; from distill.train import train\n"
+        "values = json.loads(sys.argv[1])\n"
+        "values |= {k: tuple(v) for k, v in values.items() if isinstance(v, list)}\n"
+        "values['output'] = Path(values['output'])\n"
+        "def wait(progress):\n"
+        "    print(progress.step, flush=True)\n"
+        "    if progress.step == 5: sys.stdin.read()\n"
+        "train(DistillConfig(**values), report=wait)\n"
+    )
+    argv = [sys.executable, "-c", script, json.dumps(asdict(config), default=str)]
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    with subprocess.Popen(
+        argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if line.strip() == "5":
+                process.kill()
+                break
+    assert process.returncode == -signal.SIGKILL
+    assert [p.name for p in config.output.glob("checkpoint-*")] == ["checkpoint-4"]
+    student = train(config)
+    whole = train(distill_config(tmp_path / "whole", save_steps=2))
+    assert weights(config.output) == weights(tmp_path / "whole")
+    assert student.training["dev"] == whole.training["dev"]
+    assert [entry["step"] for entry in read_log(config.output)] == list(range(1, 11))
 
 
 def test_removing_leaves_other_files_alone(tmp_path):

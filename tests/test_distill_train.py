@@ -6,9 +6,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from conftest import make_tokenizer, read_log
 from safetensors.torch import load_file
 from tiny_models import tiny_lm
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from dhrd_plugin.backbones import load_tokenizer
 from dhrd_plugin.batching import Encoder
@@ -81,14 +83,53 @@ def test_exactly_the_parameters_meant_to_train_change(
     assert {name for name, p in parameters.items() if p.requires_grad} == expected
 
 
-@pytest.mark.parametrize("family", ["GPT2", "GPTNeoX"])
-def test_lora_finds_the_layers_of_other_families(distill_config, tmp_path, family):
+@pytest.mark.parametrize(
+    ("family", "adapters"), [("GPT2", 2 * 4), ("GPTNeoX", 2 * 4), ("Mamba", 2 * 1)]
+)
+def test_lora_finds_the_layers_of_other_families(distill_config, tmp_path, family, adapters):
     tiny_lm(family).save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
     config = distill_config(tmp_path / "out", backbone=str(tmp_path), max_length=512)
     changed, parameters = train_two_steps(config)
     assert changed == {n for n in parameters if "lora_" in n or n.startswith("heads.")}
-    assert len([name for name in changed if "lora_" in name]) == 2 * 2 * 4  # A and B; layers; each
+    assert len([name for name in changed if "lora_" in name]) == 2 * adapters  # A and B
+
+
+def test_lora_targets_may_be_named(distill_config, tmp_path):
+    changed, _ = train_two_steps(distill_config(tmp_path, lora_target=("q_proj", "v_proj")))
+    adapted = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in changed if "lora_" in name}
+    assert adapted == {"q_proj", "v_proj"}
+
+
+def test_lora_target_that_is_not_there_is_an_error(distill_config, tmp_path):
+    with pytest.raises(DHRDError, match="--lora-target c_attn: ") as refusal:
+        train(distill_config(tmp_path, lora_target=("c_attn",)))
+    assert refusal.value.exit_code == EXIT_BAD_INPUT
+
+
+def test_gradient_checkpointing_recomputes_and_trains_the_same(
+    distill_config, tmp_path, monkeypatch
+):
+    calls = []
+    real = LlamaMLP.forward
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: calls.append(1) or real(self, x))
+    losses, n_calls = [], []
+    for checkpointing in (False, True):
+        calls.clear()
+        folder = tmp_path / str(checkpointing)
+        changes = {"gradient_checkpointing": checkpointing, "max_steps": 3, "lora_dropout": 0.0}
+        train(distill_config(folder, **changes))
+        losses.append([entry["loss"] for entry in read_log(folder)])
+        n_calls.append(len(calls))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    assert n_calls[1] >= 1.4 * n_calls[0]  # the dev rows need no second pass
+
+
+def test_sharded_training_is_refused(distill_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "distributed_type", property(lambda _: DistributedType.FSDP))
+    with pytest.raises(DHRDError, match=r"FSDP shards the weights.*--qlora"):
+        train(distill_config(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 # Whole runs

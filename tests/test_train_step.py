@@ -13,8 +13,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import REPO, read_log
+from made_decisions import label_decision
 from safetensors.torch import load_file
-from tiny_models import mixed_rows, tiny_model
+from tiny_models import encoder, mixed_rows, tiny_model
 from two_processes import SOFT_TARGETS, WINDOWS, harness_answers, step_gradients
 
 from dhrd_plugin.batching import NO_TARGET, collate
@@ -159,6 +160,36 @@ def test_alpha_zero_is_training_on_rows_without_a_rationale_and_without_the_lm_h
     assert_same_gradients(gradients, plain)
     with pytest.raises(AssertionError, match="the LM head ran"):
         step_gradients(mixed_rows(), batch_size=3, alpha=1, model=model)
+
+
+def test_alpha_zero_is_a_plain_pooled_classifier_bit_for_bit():
+    """Three steps against a loop that knows of nothing but a trunk, a head and cross-entropy."""
+    ours, plain = tiny_model(), tiny_model()
+    rows = [encoder().encode(label_decision(index, gold=index % 3)) for index in range(8)]
+    accelerator = Accelerator(cpu=True)
+    prepared, optimizer = accelerator.prepare(ours, torch.optim.AdamW(ours.parameters(), lr=1e-2))
+    plain_optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-2)
+    texts = torch.tensor([row.inputs[0] for row in rows])  # all of one length
+    gold = torch.tensor([min(row.gold) for row in rows])
+    for _ in range(3):
+        train_step(
+            prepared,
+            rows,
+            accelerator=accelerator,
+            optimizer=optimizer,
+            objective=Objective({"cls": 1.0}),
+            batch_size=8,
+            max_grad_norm=1.0,
+            pad_token_id=PAD,
+        )
+        logits = plain.heads[0](plain.lm.model(texts).last_hidden_state[:, -1])
+        torch.nn.functional.cross_entropy(logits, gold).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        plain_optimizer.step()
+        plain_optimizer.zero_grad()
+    for (name, got), expected in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        if not name.startswith("heads.1"):  # the candidates' head, decayed by AdamW in ours only
+            assert torch.equal(got, expected), name
 
 
 def test_beta_zero_leaves_the_classification_heads_alone():
