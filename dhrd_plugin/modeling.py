@@ -193,11 +193,11 @@ def length_groups(lengths: Sequence[int], worthwhile: float = 0.2) -> list[tuple
 def check_backbone(lm: Any, vocab_size: int, tolerance: float = 1e-3) -> None:
     """Refuse a backbone for which one forward would not serve both heads exactly.
 
-    Four facts are checked on 96 tokens, or as many as there are positions (recurrent families
-    compute in chunks of 64): neither later tokens nor padding change earlier hidden states; the LM's own logits are its head applied to the
-    trunk's last hidden state (families that scale or cap their logits afterwards would otherwise be
-    trained on something else than they decode with); and evaluation leaves the weights as they are
-    (an adapter would no longer fit rescaled ones).
+    Four facts are checked on 96 tokens (recurrent families compute in chunks of 64), or as many as
+    there are positions: neither later tokens nor padding change earlier hidden states; the LM's own
+    logits are its head applied to the trunk's last hidden state (families that scale or cap their
+    logits afterwards would otherwise be trained on something else than they decode with); and
+    evaluation leaves the weights as they are (an adapter would no longer fit rescaled ones).
 
     Raises:
         DHRDError: a backbone that fails one of them.

@@ -118,6 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="T",
         help="of --task-sampling temperature: by size^(1/T)",
     )
+    add("--group-by-length", action="store_true", help="rows of like length in a step: faster")
     add(
         "--lr",
         type=float,

@@ -56,6 +56,7 @@ class DistillConfig:
         task_sampling: how often the rows of each task are drawn: "proportional" (every row once an
             epoch), "temperature" (by size^(1 / sampling_temperature)) or "uniform".
         sampling_temperature: see above.
+        group_by_length: put rows of like length into one optimizer step: less padding, less mixing.
         lr: peak learning rate, None for the default by backbone size.
         warmup_steps: optimizer steps of linear warm-up before the cosine decay.
         weight_decay, max_grad_norm: of AdamW, and the gradient norm clipped to.
@@ -101,6 +102,7 @@ class DistillConfig:
     grad_accum: int = 1
     task_sampling: str = "proportional"
     sampling_temperature: float = 2.0
+    group_by_length: bool = False
     lr: float | None = None
     warmup_steps: int = 5
     weight_decay: float = 0.01

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 SAMPLINGS = ("proportional", "temperature", "uniform")
+POOL = 16  # windows whose rows are sorted together
 
 
 def epoch_order(
@@ -60,6 +61,36 @@ def epoch_order(
             drawn += permuted(rows)
         chosen += drawn[:count]
     return permuted(chosen)
+
+
+def group_by_length(
+    order: Sequence[int], lengths: Sequence[int], *, window: int, seed: int, epoch: int
+) -> list[int]:
+    """`order` with rows of like length in one window, and so less padding.
+
+    As transformers' `group_by_length`: the rows of every `POOL` windows are sorted by length and
+    cut into windows anew, and all full windows are shuffled. A function of the arguments alone.
+
+    Args:
+        order: row indices of an epoch.
+        lengths: tokens of each row.
+        window: rows of an optimizer step.
+
+    >>> lengths = [9, 1, 8, 2, 7, 3]
+    >>> order = group_by_length(range(6), lengths, window=2, seed=0, epoch=0)
+    >>> sorted([lengths[a], lengths[b]] for a, b in zip(order[::2], order[1::2]))
+    [[2, 1], [7, 3], [9, 8]]
+    """
+    import torch
+
+    grouped: list[int] = []
+    for start in range(0, len(order), POOL * window):
+        grouped += sorted(order[start : start + POOL * window], key=lambda row: -lengths[row])
+    full = len(grouped) // window
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    shuffled = torch.randperm(full, generator=generator).tolist()
+    windows = [grouped[i * window : (i + 1) * window] for i in shuffled]
+    return [row for rows in windows for row in rows] + grouped[full * window :]
 
 
 def apportion(total: int, weights: Sequence[float]) -> list[int]:

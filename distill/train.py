@@ -22,7 +22,7 @@ from distill.data import TrainingData, load_training_data
 from distill.dev import DevSet, is_better
 from distill.model_card import write_model_card
 from distill.objective import build_objective, kd_terms
-from distill.sampling import epoch_order
+from distill.sampling import epoch_order, group_by_length
 from distill.state import (
     Checkpoints,
     TrainLog,
@@ -150,6 +150,9 @@ def train(
             sampling=config.task_sampling,
             temperature=config.sampling_temperature,
         )
+        if config.group_by_length:
+            lengths = [row.length for row in rows]
+            order = group_by_length(order, lengths, window=window, seed=config.seed, epoch=epoch)
         chosen = order[position * window : (position + 1) * window]
         for group, rate in zip(optimizer.param_groups, _rates(schedule, step), strict=True):
             group["lr"] = rate

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distill import sampling as module
-from distill.sampling import SAMPLINGS, apportion, epoch_order
+from distill.sampling import POOL, SAMPLINGS, apportion, epoch_order, group_by_length
 
 SIZES = {0: 90, 1: 9, 2: 1}
 TASKS = [task for task, size in SIZES.items() for _ in range(size)]
@@ -128,3 +128,45 @@ def test_parts_add_up_whatever_the_weights():
 def test_an_unknown_sampling_is_an_error():
     with pytest.raises(KeyError, match="sizes"):
         epoch_order(TASKS, seed=0, epoch=0, sampling="sizes")
+
+
+# Rows of like length
+
+
+def grouped(n=100, window=8, seed=0, epoch=0):
+    lengths = [(37 * row) % 101 for row in range(n)]
+    order = epoch_order([0] * n, seed=seed, epoch=epoch)
+    return lengths, order, group_by_length(order, lengths, window=window, seed=seed, epoch=epoch)
+
+
+def padding(lengths, order, window=8):
+    windows = [order[i : i + window] for i in range(0, len(order), window)]
+    return sum(max(lengths[r] for r in w) * len(w) - sum(lengths[r] for r in w) for w in windows)
+
+
+def test_grouping_keeps_the_rows_and_saves_padding():
+    lengths, order, result = grouped()
+    assert sorted(result) == sorted(order)
+    assert padding(lengths, result) < 0.3 * padding(lengths, order)
+
+
+def test_grouping_mixes_long_and_short_windows():
+    lengths, _, result = grouped()
+    means = [sum(lengths[r] for r in result[i : i + 8]) for i in range(0, 96, 8)]
+    assert means != sorted(means) and means != sorted(means, reverse=True)
+
+
+def test_grouping_is_a_function_of_seed_and_epoch():
+    runs = [grouped(seed=seed, epoch=epoch)[2] for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(run) for run in runs}) == 4
+    assert grouped(seed=1, epoch=1)[2] == runs[3]
+
+
+def test_rows_are_sorted_within_a_pool_only():
+    """Of 40 windows of 2, the first 16 windows' rows stay together."""
+    order = list(range(80))
+    result = group_by_length(order, [80 - row for row in order], window=2, seed=0, epoch=0)
+    pairs = {tuple(result[i : i + 2]) for i in range(0, 80, 2)}
+    assert pairs == {(row, row + 1) for row in range(0, 80, 2)}
+    crossing = group_by_length(order, [row % 40 for row in order], window=2, seed=0, epoch=0)
+    assert all(abs(a - b) < POOL * 2 for a, b in zip(crossing[::2], crossing[1::2], strict=True))

@@ -38,6 +38,7 @@ from dhrd_plugin.batching import Batch, EncodedDecision, Encoder, batches_by_len
 from dhrd_plugin.modeling import DualHeadModel, length_groups
 from distill.data import load_training_data
 from distill.losses import label_cross_entropy, token_cross_entropy
+from distill.sampling import group_by_length
 
 RATIONALES = Path(__file__).parents[2] / "tasks" / "scenes" / "rationales.jsonl"
 PARTS = ("speed", "memory", "cost", "padding")
@@ -238,9 +239,15 @@ def main() -> None:
         print(f"time, with / without the reasoning loss: {both / alone:.3f}")
     if "padding" in args.only:
         rows = scenes_rows(args.backbone)
-        for window in (8, 64):
-            share = padded_share(rows, batch_size=8, window=window)
-            print(f"padding on scenes, batches of 8 out of {window} rows: {share:.2%}")
+        lengths = [row.length for row in rows]
+        order = group_by_length(range(len(rows)), lengths, window=8, seed=0, epoch=0)
+        for name, ordered, window in (
+            ("steps of 8 rows", rows, 8),
+            ("steps of 8 rows, --group-by-length", [rows[i] for i in order], 8),
+            ("steps of 64 rows", rows, 64),
+        ):
+            share = padded_share(ordered, batch_size=8, window=window)
+            print(f"padding on scenes, batches of 8, {name}: {share:.2%}")
 
 
 if __name__ == "__main__":
