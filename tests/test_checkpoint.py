@@ -152,6 +152,17 @@ def test_description_is_read_as_it_was_written(student):
     assert config.training["alpha"] == 1 and config.training["setting"] == "DHRD (α=1 β=1)"
 
 
+def test_description_from_before_calibration_and_quantisation_is_read(copy):
+    description = json.loads((copy / "dhrd.json").read_text())
+    del description["quantized"]
+    for head in description["tasks"].values():
+        del head["temperature"]
+    (copy / "dhrd.json").write_text(json.dumps(description))
+    config = read_student_config(copy)
+    assert not config.quantized
+    assert {head.temperature for head in config.tasks.values()} == {1.0}
+
+
 def test_fingerprint_is_that_of_the_trained_weights(tiny_backbone, tmp_path):
     prints = []
     for index, change in enumerate((0, 0, 1e-3)):

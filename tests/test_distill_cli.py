@@ -221,7 +221,62 @@ def test_failure_while_training_has_its_own_code(run):
     assert "Traceback" not in text
 
 
+def test_seeds_and_tasks_get_students_of_their_own_and_a_summary(run):
+    tasks = "made_weather,made_because"
+    code, text = run("--per-task", task=tasks, seeds="2", max_steps="1")
+    assert code == EXIT_OK
+    folders = [f"{task}/seed-{seed}" for task in tasks.split(",") for seed in (0, 1)]
+    students = [read_student_config(Path("dhrd-student", folder)) for folder in folders]
+    assert [(list(s.tasks), s.training["seed"]) for s in students] == [
+        (["made_weather"], 0),
+        (["made_weather"], 1),
+        (["made_because"], 0),
+        (["made_because"], 1),
+    ]
+    summary = json.loads(Path("dhrd-student/summary.json").read_text())
+    assert [part["tasks"] for part in summary] == [["made_weather"], ["made_because"]]
+    scores = [student.training["dev"]["score"] for student in students[:2]]
+    assert summary[0]["mean"] == pytest.approx(sum(scores) / 2)
+    assert text.count("95% interval") == 2
+    before = {path: path.stat().st_mtime_ns for path in Path("dhrd-student").rglob("*.safetensors")}
+    code, text = run("--per-task", task=tasks, seeds="2", max_steps="1")
+    assert code == EXIT_OK and text.count("is finished: nothing was left to train") == 4
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_control_is_part_of_what_the_student_is(run):
+    code, text = run(control="shuffle-rationale")
+    assert code == EXIT_OK
+    assert "DHRD (α=1 β=1, shuffle-rationale) student" in text
+    training = read_student_config("dhrd-student").training
+    assert training["control"] == "shuffle-rationale"
+    code, text = run()
+    assert code == EXIT_BAD_INPUT and "control shuffle-rationale → None" in text
+
+
+def test_summary_shows_metric_temperature_and_reliability(run):
+    code, text = run()
+    assert code == EXIT_OK
+    for part in ("made_weather: acc", "temperature", "ece, calibrated", "brier, calibrated"):
+        assert part in text
+
+
 # Bad input
+
+
+def test_soft_targets_without_a_teacher(run):
+    code, text = run(kd_temperature="2")
+    assert_one_message(code, text, "no teacher to take soft targets", "--kd-teacher MODEL")
+
+
+def test_no_seeds(run):
+    code, text = run(seeds="0")
+    assert_one_message(code, text, "--seeds 0", "at least 1")
+
+
+def test_unknown_tracker(run):
+    code, text = run(tracker="paper")
+    assert_one_message(code, text, "--tracker paper", "tensorboard")
 
 
 def test_missing_rationale_file(run):

@@ -161,6 +161,29 @@ def test_unmerged_adapter_gives_the_logits_of_training(model, student, made_task
     assert [value for value, _ in got] == [value for values in scored for value in values]
 
 
+def test_calibrated_answers_are_those_at_the_stored_temperature(
+    model, student, made_tasks, tasks, tmp_path
+):
+    """Another temperature per task; which choice is the most probable stays as it is."""
+    folder = shutil.copytree(student, tmp_path / "student")
+    description = json.loads((folder / "dhrd.json").read_text())
+    for task, temperature in (("made_weather", 2.0), ("made_because", 0.5)):
+        description["tasks"][task]["temperature"] = temperature
+    (folder / "dhrd.json").write_text(json.dumps(description))
+    plain = DHRDLM(str(folder), include_path=str(made_tasks))
+    calibrated = DHRDLM(str(folder), calibrated=True, include_path=str(made_tasks))
+    for task, temperature in (("made_weather", 2.0), ("made_because", 0.5)):
+        raw = model.loglikelihood(requests(tasks, task))
+        same = [value for value, _ in plain.loglikelihood(requests(tasks, task))]
+        assert same == pytest.approx([value for value, _ in raw], abs=1e-5)
+        got = calibrated.loglikelihood(requests(tasks, task))
+        assert [greedy for _, greedy in got] == [greedy for _, greedy in raw]
+        values = torch.tensor([value for value, _ in raw]).view(-1, 2)
+        expected = (values / temperature).log_softmax(-1).flatten().tolist()
+        assert [value for value, _ in got] == pytest.approx(expected, abs=1e-4)
+        assert not torch.allclose(torch.tensor(expected), values.flatten(), atol=1e-4)
+
+
 def test_fully_trained_student_answers_too(distill_config, made_tasks, tmp_path, tasks):
     train(distill_config(tmp_path, full=True, head="linear", max_steps=2))
     model = DHRDLM(str(tmp_path), include_path=str(made_tasks))

@@ -46,6 +46,16 @@ def test_rows_are_looked_up_and_rows_without_a_line_passed_over(source):
     assert (replies[0].rationale, replies[0].origin) == ("By a blind teacher.", "blind")
 
 
+def test_soft_labels_go_into_the_record(source, tmp_path):
+    path = source(bare(0, label_probs=[0.7, 0.2, 0.1]), bare(1))
+    teacher = make_teacher(f"file:{path}", [one_split(ROWS)])
+    output = tmp_path / "r.jsonl"
+    with RecordStore(output) as store:
+        list(teach(ROWS, teacher, store, prompt=HINTED, max_attempts=1))
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [record["label_probs"] for record in records] == [[0.7, 0.2, 0.1], None]
+
+
 def test_missing_split_means_the_one_asked_for(source):
     line = bare(1)
     del line["split"]
