@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from distill.state import (
     trainable_state,
     writable,
 )
-from distill.step import rows_not_finite, train_step
+from distill.step import StepResult, rows_not_finite, train_step
 from distill.student import MIXED_PRECISION, build_student, resolve_dtype
 from distill.trackers import check_trackers, finish_trackers, start_trackers
 
@@ -125,6 +126,20 @@ def train(
     def dev_log_probs() -> list[list[float]]:
         return score(model, dev.rows, batch_size=config.batch_size, pad_token_id=pad, dtype=dtype)
 
+    @lru_cache(maxsize=1)
+    def order_of(epoch: int) -> list[int]:
+        order = epoch_order(
+            [row.head for row in rows],
+            seed=config.seed,
+            epoch=epoch,
+            sampling=config.task_sampling,
+            temperature=config.sampling_temperature,
+        )
+        if not config.group_by_length:
+            return order
+        lengths = [row.length for row in rows]
+        return group_by_length(order, lengths, window=window, seed=config.seed, epoch=epoch)
+
     best, best_result, first_step, seconds_before = trainable_state(model), None, 0, 0.0
     unimproved = 0  # looks at the dev rows since the best one
     checkpoints = Checkpoints(config.output)
@@ -143,17 +158,7 @@ def train(
     while step < total_steps and (config.patience is None or unimproved < config.patience):
         step += 1
         epoch, position = divmod(step - 1, steps_per_epoch)
-        order = epoch_order(
-            [row.head for row in rows],
-            seed=config.seed,
-            epoch=epoch,
-            sampling=config.task_sampling,
-            temperature=config.sampling_temperature,
-        )
-        if config.group_by_length:
-            lengths = [row.length for row in rows]
-            order = group_by_length(order, lengths, window=window, seed=config.seed, epoch=epoch)
-        chosen = order[position * window : (position + 1) * window]
+        chosen = order_of(epoch)[position * window : (position + 1) * window]
         for group, rate in zip(optimizer.param_groups, _rates(schedule, step), strict=True):
             group["lr"] = rate
         step_started = time.monotonic()
@@ -177,13 +182,8 @@ def train(
                 objective=step_objective,
                 pad_token_id=pad,
             )
-            ids = [data.train[chosen[i]].id for i in broken] or [data.train[i].id for i in chosen]
-            raise DHRDError(
-                f"Step {step} is not finite ({result.losses}, gradient norm {result.grad_norm:g}), "
-                f"on rows {', '.join(ids[:4])}{', …' if len(ids) > 4 else ''}\n"
-                "The last good checkpoint is kept. Lower --lr, or use --dtype float32.",
-                exit_code=EXIT_FAILED,
-            )
+            suspects = [chosen[i] for i in broken] or chosen
+            raise _not_finite(step, result, [data.train[i].id for i in suspects])
         dev_result = None
         if step % eval_steps == 0 or step == total_steps:
             dev_result = dev.judge(dev_log_probs())
@@ -270,6 +270,15 @@ def encode_rows(
         encoder.encode(decision, rationales.get(decision.id), data.label_probs.get(decision.id))
         for decision in data.train
     ]
+
+
+def _not_finite(step: int, result: StepResult, ids: Sequence[str]) -> DHRDError:
+    return DHRDError(
+        f"Step {step} is not finite ({result.losses}, gradient norm {result.grad_norm:g}), on rows "
+        f"{', '.join(ids[:4])}{', …' if len(ids) > 4 else ''}\n"
+        "The last good checkpoint is kept. Lower --lr, or use --dtype float32.",
+        exit_code=EXIT_FAILED,
+    )
 
 
 def _rates(schedule: Any, step: int) -> Iterator[float]:
