@@ -63,7 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--include-path", metavar="DIR", help="folder of your own task YAML files")
 
     group = parser.add_argument_group("objective")
-    add("--alpha", type=float, metavar="X", help="weight of the reasoning loss; 0: pooled baseline")
+    add(
+        "--alpha",
+        type=float,
+        metavar="X",
+        help="weight of the reasoning loss; 0: pooled baseline; default: 0.1 below a billion "
+        "parameters, else 1",
+    )
     add("--beta", type=float, metavar="X", help="weight of the classification loss")
     add("--alpha-schedule", choices=ALPHA_SCHEDULES, help="how alpha goes to --alpha-end")
     add("--alpha-end", type=float, metavar="X", help="alpha at the end, if it is scheduled")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ from dhrd_plugin.checkpoint import HeadKind, LMSpan
 from dhrd_plugin.errors import DHRDError
 from distill.schedules import alpha_at
 
-# The paper's 2e-4 is for backbones of 3 to 8 billion parameters and leaves small ones untrained
-# after the same few epochs; measured in README, "Results".
+# The paper's values are for backbones of 3 to 8 billion parameters. On small ones its learning rate
+# leaves the student untrained after the same few epochs, and its weight of the reasoning loss keeps
+# the classification head at chance for the first of them; measured in README, "Results".
 SMALL_BACKBONE_PARAMETERS = 1_000_000_000
-SMALL_BACKBONE_LR = 1e-3
-PAPER_LR = 2e-4
+SMALL_BACKBONE_LR, PAPER_LR = 1e-3, 2e-4
+SMALL_BACKBONE_ALPHA, PAPER_ALPHA = 0.1, 1.0
 
 ALL_LINEAR = "all-linear"  # PEFT's name for every linear layer but the LM head
 
@@ -29,7 +30,8 @@ class DistillConfig:
         rationales: JSONL files of rationales; may be empty with alpha 0.
         backbone: alias, hub id or folder.
         output: folder of the student.
-        alpha, beta: weights of the reasoning and the classification loss.
+        alpha, beta: weights of the reasoning and the classification loss; alpha None for the
+            default by backbone size.
         alpha_schedule: how alpha goes to `alpha_end` over the optimizer steps: "constant" (not at
             all), "linear", "cosine", or "step" (at half the steps).
         alpha_end: where it goes.
@@ -79,7 +81,7 @@ class DistillConfig:
     rationales: tuple[Path, ...] = (Path("rationales.jsonl"),)
     backbone: str = "smollm2"
     output: Path = Path("dhrd-student")
-    alpha: float = 1.0
+    alpha: float | None = None
     beta: float = 1.0
     alpha_schedule: str = "constant"
     alpha_end: float = 0.0
@@ -128,19 +130,20 @@ class DistillConfig:
             raise DHRDError("--task names no task. Give at least one, such as --task scenes.")
         if len(set(self.tasks)) != len(self.tasks):
             raise DHRDError(f"--task {','.join(self.tasks)}: a task is named twice.")
-        weights = self.alpha + self.beta
+        alpha = PAPER_ALPHA if self.alpha is None else self.alpha
+        weights = alpha + self.beta
         some_loss = weights > 0 or self.kd_temperature is not None
-        if not (self.alpha >= 0 and self.beta >= 0 and some_loss and weights < math.inf):
+        if not (alpha >= 0 and self.beta >= 0 and some_loss and weights < math.inf):
             raise DHRDError(
-                f"--alpha {self.alpha:g} --beta {self.beta:g}: both are weights ≥ 0, and one must "
+                f"--alpha {alpha:g} --beta {self.beta:g}: both are weights ≥ 0, and one must "
                 "be above 0 for there to be a loss."
             )
         if not 0 <= self.alpha_end < math.inf:
             raise DHRDError(f"--alpha-end {self.alpha_end:g}: need a weight of at least 0.")
-        if self.alpha > 0 and not self.rationales:
+        if alpha > 0 and not self.rationales:
             raise DHRDError(
-                f"--alpha {self.alpha:g} needs --rationales FILE to learn reasoning from. For the "
-                "pooled baseline give --alpha 0."
+                "The reasoning loss needs --rationales FILE to learn from. For the pooled baseline "
+                "give --alpha 0."
             )
         if self.alpha == 0 and self.alpha_schedule != "constant":
             raise DHRDError(
@@ -214,11 +217,22 @@ class DistillConfig:
         if self.max_length < 16:
             raise DHRDError(f"--max-length {self.max_length}: need at least 16 tokens per row.")
 
-    def learning_rate(self, n_parameters: int) -> float:
-        """`lr`, or the default for a backbone of `n_parameters`."""
-        if self.lr is not None:
-            return self.lr
-        return SMALL_BACKBONE_LR if n_parameters < SMALL_BACKBONE_PARAMETERS else PAPER_LR
+    def for_backbone(self, n_parameters: int) -> DistillConfig:
+        """The same with the defaults of `alpha` and `lr` for a backbone of that size filled in."""
+        small = n_parameters < SMALL_BACKBONE_PARAMETERS
+        lr, alpha = self.lr, self.alpha
+        if lr is None:
+            lr = SMALL_BACKBONE_LR if small else PAPER_LR
+        if alpha is None:
+            alpha = SMALL_BACKBONE_ALPHA if small else PAPER_ALPHA
+        return replace(self, lr=lr, alpha=alpha)
+
+    @property
+    def reasoning_weight(self) -> float:
+        """`alpha`, of settings that `for_backbone` has completed."""
+        if self.alpha is None:
+            raise ValueError("alpha depends on the backbone: call for_backbone first")
+        return self.alpha
 
     def settings(self, **resolved: Any) -> dict[str, Any]:
         """What decides which student comes out: only a run with the same may be continued.
@@ -240,7 +254,7 @@ class DistillConfig:
             step,
             total_steps,
             schedule=self.alpha_schedule,
-            alpha=self.alpha,
+            alpha=self.reasoning_weight,
             alpha_end=self.alpha_end,
         )
 
@@ -251,8 +265,8 @@ class DistillConfig:
             kd: terms of soft targets that are in the loss.
         """
         parts = []
-        if self.alpha > 0:
-            alpha = f"α={self.alpha:g}"
+        if self.reasoning_weight > 0:
+            alpha = f"α={self.reasoning_weight:g}"
             if self.alpha_schedule != "constant":
                 alpha += f"→{self.alpha_end:g} {self.alpha_schedule}"
             parts.append(f"{alpha} β={self.beta:g}")
@@ -267,4 +281,4 @@ class DistillConfig:
             parts.append(f"{targets} KD γ={self.kd_weight:g} T={self.kd_temperature:g}")
             if "kd_token" in kd and self.kd_divergence != "forward":
                 parts.append(self.kd_divergence)
-        return f"{'DHRD' if self.alpha > 0 else 'pooled'} ({', '.join(parts)})"
+        return f"{'DHRD' if self.reasoning_weight > 0 else 'pooled'} ({', '.join(parts)})"

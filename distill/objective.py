@@ -133,8 +133,8 @@ def build_objective(
 ) -> Objective:
     """The objective of a run with the soft targets `kd`; loads the token-level teacher."""
     weights = {"cls": config.beta}
-    if config.alpha > 0:
-        weights["reason"] = config.alpha
+    if config.reasoning_weight > 0:
+        weights["reason"] = config.reasoning_weight
     temperature = config.kd_temperature or 1.0
     weights |= dict.fromkeys(kd, config.kd_weight * temperature**2)
     teacher = None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from dhrd_plugin.backbones import four_bit, load_causal_lm
+from dhrd_plugin.checkpoint import TaskHead
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.modeling import DualHeadModel, check_backbone
 from distill.config import ALL_LINEAR, DistillConfig
-from distill.data import TrainingData
 
 LORA_RANK, LORA_ALPHA = 16, 32  # the paper's
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -20,10 +21,8 @@ MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "
 READ_PAST_THEIR_MODULES = re.compile(r"\.(mixer|mamba)\.(conv1d|x_proj|dt_proj|out_proj)$")
 
 
-def build_student(
-    config: DistillConfig, data: TrainingData, vocab_size: int, dtype: torch.dtype
-) -> tuple[DualHeadModel, float]:
-    """The untrained student and its learning rate.
+def load_backbone(config: DistillConfig, vocab_size: int, dtype: torch.dtype) -> Any:
+    """The causal LM that becomes a student.
 
     With LoRA the frozen backbone is held in `dtype`, or in 4 bits, and adapter and heads in
     float32; with --full the weights that train are float32 and `dtype` is reached by autocast.
@@ -42,15 +41,21 @@ def build_student(
             f"--max-length {config.max_length}: backbone {config.backbone} has positions for "
             f"{positions} tokens. Give --max-length {positions} or less."
         )
+    return lm
+
+
+def build_student(lm: Any, config: DistillConfig, heads: Mapping[str, TaskHead]) -> DualHeadModel:
+    """The untrained student on `lm`, with the settings of `for_backbone`.
+
+    Raises:
+        DHRDError: no layer of the names in --lora-target.
+    """
     lm_head = lm.get_output_embeddings()
-    if (
-        not (config.alpha or config.kd_teacher)
-        and lm_head.weight is not lm.get_input_embeddings().weight
-    ):
+    lm_head_learns = config.reasoning_weight > 0 or config.kd_teacher is not None
+    if not lm_head_learns and lm_head.weight is not lm.get_input_embeddings().weight:
         lm_head.requires_grad_(False)  # nothing would train it, which stops distributed training
     if config.gradient_checkpointing:
         lm.gradient_checkpointing_enable({"use_reentrant": False})
-    lr = config.learning_rate(lm.num_parameters())  # those that 4-bit weights stand for
     if not config.full:
         from peft import LoraConfig, get_peft_model
 
@@ -73,8 +78,8 @@ def build_student(
             lm = get_peft_model(lm, lora)
         except ValueError as error:
             raise DHRDError(f"--lora-target {','.join(target)}: {error}") from error
-    n_outputs = {task: head.n_outputs for task, head in data.heads.items()}
-    return DualHeadModel(lm, head_kind=config.head, n_outputs=n_outputs), lr
+    n_outputs = {task: head.n_outputs for task, head in heads.items()}
+    return DualHeadModel(lm, head_kind=config.head, n_outputs=n_outputs)
 
 
 def resolve_dtype(name: str) -> torch.dtype:

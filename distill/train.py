@@ -33,7 +33,7 @@ from distill.state import (
     writable,
 )
 from distill.step import StepResult, rows_not_finite, train_step
-from distill.student import MIXED_PRECISION, build_student, resolve_dtype
+from distill.student import MIXED_PRECISION, build_student, load_backbone, resolve_dtype
 from distill.trackers import check_trackers, finish_trackers, start_trackers
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
@@ -89,13 +89,15 @@ def train(
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.backbone)
     pad = tokenizer.pad_token_id
-    model, lr = build_student(config, data, len(tokenizer), dtype)
+    lm = load_backbone(config, len(tokenizer), dtype)
+    config = config.for_backbone(lm.num_parameters())  # those that 4-bit weights stand for
+    assert config.lr is not None
+    model = build_student(lm, config, data.heads)
     encoder = Encoder(tokenizer, list(data.heads), config.max_length, config.lm_span)
-    rows = encode_rows(encoder, data, with_suffix=config.alpha > 0 or "kd_token" in kd)
+    rows = encode_rows(encoder, data, with_suffix=config.reasoning_weight > 0 or "kd_token" in kd)
     dev = DevSet(data.tasks, [encoder.encode(decision) for decision in data.dev], data.dev_docs)
 
     settings = config.settings(
-        lr=lr,
         dtype=str(dtype).removeprefix("torch."),
         dev_rows=len(dev.rows),
         data=data_sha,
@@ -116,7 +118,7 @@ def train(
     objective = build_objective(config, kd, tokenizer, dtype=dtype, device=accelerator.device)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
-        lr=lr,
+        lr=config.lr,
         weight_decay=config.weight_decay,
     )
     # The learning rate is a function of the step alone: resuming sets it, nothing is stored.

@@ -101,6 +101,7 @@ def distill_config(made_tasks, tiny_backbone):
             "rationales": (made_tasks / "rationales.jsonl",),
             "backbone": tiny_backbone,
             "output": Path(output),
+            "alpha": 1.0,
             "epochs": 2,
             "batch_size": 8,
             "lr": 1e-2,

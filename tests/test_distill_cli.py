@@ -132,7 +132,7 @@ def test_flags_reach_the_settings(monkeypatch):
 def test_student_lands_in_the_default_folder(run):
     code, text = run()
     assert code == EXIT_OK
-    assert "DHRD (α=1 β=1) student in" in text
+    assert "DHRD (α=0.1 β=1) student in" in text
     assert "lm_eval --model dhrd --model_args pretrained=dhrd-student --tasks made_weather" in text
     assert "step 2/2" in text
     assert read_student_config("dhrd-student").training["train_rows_with_rationale"] > 0
@@ -180,7 +180,7 @@ def test_other_settings_in_the_same_folder_are_refused(run):
     fingerprint = read_student_config("dhrd-student").fingerprint
     code, text = run(alpha="0.5", lr="0.1")
     assert code == EXIT_BAD_INPUT
-    assert "dhrd-student holds a run with other settings (old → new): alpha 1.0 → 0.5" in text
+    assert "dhrd-student holds a run with other settings (old → new): alpha 0.1 → 0.5" in text
     assert "lr 0.001 → 0.1" in text
     assert read_student_config("dhrd-student").fingerprint == fingerprint
 
@@ -247,7 +247,7 @@ def test_seeds_and_tasks_get_students_of_their_own_and_a_summary(run):
 def test_control_is_part_of_what_the_student_is(run):
     code, text = run(control="shuffle-rationale")
     assert code == EXIT_OK
-    assert "DHRD (α=1 β=1, shuffle-rationale) student" in text
+    assert "DHRD (α=0.1 β=1, shuffle-rationale) student" in text
     training = read_student_config("dhrd-student").training
     assert training["control"] == "shuffle-rationale"
     code, text = run()
@@ -296,7 +296,7 @@ def test_rationale_file_that_is_a_folder(run, tmp_path):
 
 def test_no_rationale_file_named(run):
     code, text = run("--rationales", "")
-    assert_one_message(code, text, "--alpha 1 needs --rationales", "--alpha 0")
+    assert_one_message(code, text, "needs --rationales FILE", "--alpha 0")
 
 
 LINE = {"task": "made_weather", "split": "train", "index": 0, "rationale": "Drops."}

@@ -20,7 +20,7 @@ INF = float("inf")
         ({"alpha": NAN}, "--alpha nan"),
         ({"beta": NAN}, "--beta nan"),
         ({"alpha": INF}, "--alpha inf"),
-        ({"rationales": ()}, "--alpha 1 needs --rationales"),
+        ({"rationales": ()}, "The reasoning loss needs --rationales"),
         ({"tasks": ()}, "--task names no task"),
         ({"tasks": ("cb", "rte", "cb")}, "--task cb,rte,cb: a task is named twice"),
         ({"epochs": 0}, "--epochs 0"),
@@ -103,10 +103,23 @@ def test_edge_of_what_is_possible_is_accepted(changes):
     ],
 )
 def test_setting_names_what_was_trained_whatever_the_seed(changes, kd, setting):
-    assert DistillConfig(**changes).setting(kd) == setting
+    assert DistillConfig(**{"alpha": 1, **changes}).setting(kd) == setting
 
 
 def test_alpha_follows_its_schedule():
     config = DistillConfig(alpha=2, alpha_schedule="linear", alpha_end=1)
     assert [config.alpha_at(step, 3) for step in (1, 2, 3)] == [2, 1.5, 1]
     assert DistillConfig(alpha=2).alpha_at(3, 3) == 2
+
+
+def test_defaults_follow_the_backbones_size():
+    small, large = (DistillConfig().for_backbone(n) for n in (135_000_000, 3_000_000_000))
+    assert (small.alpha, small.lr) == (0.1, 1e-3)
+    assert (large.alpha, large.lr) == (1.0, 2e-4)
+    given = DistillConfig(alpha=0, lr=3e-5).for_backbone(3_000_000_000)
+    assert (given.alpha, given.lr) == (0, 3e-5)
+
+
+def test_weight_is_unknown_before_the_backbone():
+    with pytest.raises(ValueError, match="for_backbone"):
+        DistillConfig().setting()

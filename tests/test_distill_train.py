@@ -23,7 +23,7 @@ from distill.data import load_training_data
 from distill.dev import DevSet
 from distill.objective import build_objective
 from distill.step import train_step
-from distill.student import build_student, resolve_dtype
+from distill.student import build_student, load_backbone, resolve_dtype
 from distill.train import encode_rows, train
 
 PAD = 257
@@ -42,9 +42,11 @@ def train_two_steps(config):
         include_path=config.include_path,
     )
     tokenizer = load_tokenizer(config.backbone)
-    model, lr = build_student(config, data, len(tokenizer), torch.float32)
+    lm = load_backbone(config, len(tokenizer), torch.float32)
+    config = config.for_backbone(lm.num_parameters())
+    model = build_student(lm, config, data.heads)
     rows = encode_rows(Encoder(tokenizer, list(data.heads), 400), data, with_suffix=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for _ in range(2):  # LoRA's A moves once its B has left zero
         train_step(
@@ -288,12 +290,6 @@ def test_too_long_for_the_backbones_positions_is_refused(distill_config, untied_
     with pytest.raises(DHRDError, match=r"--max-length 513.*512 tokens") as refusal:
         train(config)
     assert refusal.value.exit_code == EXIT_BAD_INPUT
-
-
-def test_learning_rate_follows_the_backbones_size(distill_config, tmp_path):
-    assert distill_config(tmp_path, lr=None).learning_rate(135_000_000) == 1e-3
-    assert distill_config(tmp_path, lr=None).learning_rate(3_000_000_000) == 2e-4
-    assert distill_config(tmp_path, lr=3e-5).learning_rate(3_000_000_000) == 3e-5
 
 
 @pytest.mark.parametrize(
