@@ -106,11 +106,12 @@ def load_causal_lm(name: str, **kwargs: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(resolve_backbone(name), **kwargs)
+        lm = AutoModelForCausalLM.from_pretrained(resolve_backbone(name), **kwargs)
     except torch.OutOfMemoryError:
         raise
     except (*UNLOADABLE, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise DHRDError(_why(name, "causal language model", error)) from error
+    return use_differentiable_kernels(lm) if "quantization_config" in kwargs else lm
 
 
 def four_bit(dtype: Any) -> Any:
@@ -120,6 +121,18 @@ def four_bit(dtype: Any) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
+
+
+def use_differentiable_kernels(lm: Any) -> Any:
+    """`lm`, whose 4-bit layers keep to the kernels that training needs.
+
+    On CPUs with AVX512-BF16 bitsandbytes repacks weights at the first evaluation, for good, into a
+    form through which gradients are silently wrong.
+    """
+    for module in lm.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return lm
 
 
 def load_tokenizer(name: str) -> Any:

@@ -54,7 +54,7 @@ class StudentConfig:
     Attributes:
         base_model: alias or hub id (a folder only where the user named one).
         adapter: whether the weights are a PEFT adapter on `base_model` or a whole model.
-        dtype: computing precision in training, "float32" or "bfloat16".
+        dtype: computing precision in training, "float32", "bfloat16" or "float16".
         max_length: tokens per input; longer ones are cut on the left.
         tasks: heads by task, in the order of the model's heads.
         training: settings and results, for people and reports.

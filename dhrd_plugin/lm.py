@@ -20,7 +20,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
-from dhrd_plugin.backbones import four_bit, resolve_backbone
+from dhrd_plugin.backbones import four_bit, resolve_backbone, use_differentiable_kernels
 from dhrd_plugin.batching import EncodedDecision, Encoder
 from dhrd_plugin.checkpoint import CONFIG_FILE, attach_heads, read_student_config
 from dhrd_plugin.decisions import (
@@ -118,6 +118,8 @@ class DHRDLM(HFLM):
             dtype = getattr(torch, self.student.dtype)
             kwargs["quantization_config"] = four_bit(dtype)
         super()._create_model(*args, **kwargs)
+        if self.student.quantized:
+            use_differentiable_kernels(self._model)
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False

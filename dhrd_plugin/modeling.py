@@ -189,6 +189,20 @@ def length_groups(lengths: Sequence[int], worthwhile: float = 0.2) -> list[tuple
     return [(short, lengths[by_length[n_short - 1]]), (long, longest)]
 
 
+def check_positions(lm: Any, name: str, max_length: int) -> None:
+    """Refuse a model with positions for fewer than `max_length` tokens.
+
+    Raises:
+        DHRDError: such a model.
+    """
+    positions = getattr(lm.config, "max_position_embeddings", None)
+    if positions is not None and max_length > positions:
+        raise DHRDError(
+            f"--max-length {max_length}: {name} has positions for {positions} tokens. Give "
+            f"--max-length {positions} or less."
+        )
+
+
 @torch.no_grad()
 def check_backbone(lm: Any, vocab_size: int, tolerance: float = 1e-3) -> None:
     """Refuse a backbone for which one forward would not serve both heads exactly.

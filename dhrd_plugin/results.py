@@ -15,11 +15,11 @@ from typing import Any
 from dhrd_plugin.errors import DHRDError
 
 COT_SUFFIX = "_cot"
-# The argument that names the weights, most telling first, as the harness itself looks for it.
 TASK_PARTS = ("results", "n-samples", "higher_is_better")  # each has an entry per task
 # What differs between the seeds of one recipe (the dev rows do, and with them the training rows).
 OF_ONE_RUN = {"seed", "data", "dev", "dev_rows", "train_rows", "train_rows_with_rationale"}
 OF_ONE_RUN |= {"calibration", "steps", "wall_seconds"}
+# The argument that names the weights, most telling first, as the harness itself looks for it.
 MODEL_NAME_ARGS = ("peft", "delta", "pretrained", "model", "path", "engine")
 
 

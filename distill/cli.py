@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     def add(flag: str, help: str, **kwargs: Any) -> None:
         name = flag.lstrip("-").replace("-", "_")
         default = getattr(defaults, FIELD_OF_FLAG.get(name, name))
-        if default not in (None, False, ()):
+        if not (default is None or default is False or default == ()):
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
             help += f" (default: {shown})"
         group.add_argument(flag, default=default, help=help, **kwargs)
@@ -80,7 +80,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--control", choices=CONTROLS, help="train on rationales spoilt like this: do they matter?")
     add("--kd-temperature", type=float, metavar="T", help="learn soft targets, at this temperature")
-    add("--kd-weight", type=float, metavar="X", help="gamma, their weight; T^2 comes on top")
+    add(
+        "--kd-weight",
+        type=float,
+        metavar="X",
+        help="gamma, their weight on top of T^2; label targets are a mean over all rows",
+    )
     add(
         "--kd-target",
         choices=["label", "token", "both"],

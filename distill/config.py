@@ -123,6 +123,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         self._check_tasks_and_losses()
+        self._check_combinations()
         self._check_numbers()
 
     def _check_tasks_and_losses(self) -> None:
@@ -140,31 +141,12 @@ class DistillConfig:
             )
         if not 0 <= self.alpha_end < math.inf:
             raise DHRDError(f"--alpha-end {self.alpha_end:g}: need a weight of at least 0.")
-        if alpha > 0 and not self.rationales:
+        if self.has_reasoning and not self.rationales:
             raise DHRDError(
                 "The reasoning loss needs --rationales FILE to learn from. For the pooled baseline "
                 "give --alpha 0."
             )
-        if self.alpha == 0 and self.alpha_schedule != "constant":
-            raise DHRDError(
-                f"--alpha-schedule {self.alpha_schedule} starts from --alpha, which is 0. Give a "
-                "weight above 0, or leave the schedule out."
-            )
-        if self.control is not None and self.alpha == 0:
-            raise DHRDError(
-                f"--control {self.control} changes the rationales, which --alpha 0 does not read. "
-                "Give an --alpha above 0."
-            )
-        if self.kd_temperature is None:
-            given = {
-                "--kd-weight": self.kd_weight != 1.0,
-                "--kd-target": self.kd_target is not None,
-                "--kd-teacher": self.kd_teacher is not None,
-                "--kd-divergence": self.kd_divergence != "forward",
-            }
-            for flag in (flag for flag, is_given in given.items() if is_given):
-                raise DHRDError(f"{flag} needs --kd-temperature, such as --kd-temperature 2.")
-        elif not 0 < self.kd_temperature < math.inf:
+        if self.kd_temperature is not None and not 0 < self.kd_temperature < math.inf:
             raise DHRDError(f"--kd-temperature {self.kd_temperature:g}: need a number above 0.")
         if not 0 < self.kd_weight < math.inf:
             raise DHRDError(f"--kd-weight {self.kd_weight:g}: need a weight above 0.")
@@ -178,6 +160,28 @@ class DistillConfig:
                 "--kd-target label does not use --kd-teacher: leave one of them out, or give "
                 "--kd-target both."
             )
+
+    def _check_combinations(self) -> None:
+        """A flag that would change nothing is refused: the run would not be what it says."""
+        has_kd = self.kd_temperature is not None
+        tokens = self.has_reasoning or self.kd_teacher is not None
+        for name, has_effect, needed in (
+            ("alpha_end", self.alpha_schedule != "constant", "--alpha-schedule"),
+            ("lm_span", tokens, "an --alpha above 0"),
+            ("control", tokens, "an --alpha above 0: the rationales are not read"),
+            ("kd_weight", has_kd, "--kd-temperature"),
+            ("kd_target", has_kd, "--kd-temperature"),
+            ("kd_teacher", has_kd, "--kd-temperature"),
+            ("kd_divergence", self.kd_teacher is not None, "--kd-teacher"),
+            ("sampling_temperature", self.task_sampling == "temperature", "--task-sampling"),
+            ("lora_target", not self.full, "an adapter, which --full replaces"),
+            ("lora_dropout", not self.full, "an adapter, which --full replaces"),
+        ):
+            if not has_effect and getattr(self, name) != getattr(DistillConfig, name):
+                flag = "--" + name.replace("_", "-")
+                raise DHRDError(
+                    f"{flag} has no effect without {needed}. Leave {flag} out, or add it."
+                )
 
     def _check_numbers(self) -> None:
         if self.full and self.qlora:
@@ -234,6 +238,11 @@ class DistillConfig:
             raise ValueError("alpha depends on the backbone: call for_backbone first")
         return self.alpha
 
+    @property
+    def has_reasoning(self) -> bool:
+        """Whether the reasoning loss has a weight at some step."""
+        return self.alpha != 0 or (self.alpha_schedule != "constant" and self.alpha_end > 0)
+
     def settings(self, **resolved: Any) -> dict[str, Any]:
         """What decides which student comes out: only a run with the same may be continued.
 
@@ -241,10 +250,10 @@ class DistillConfig:
             resolved: values known once data and backbone are loaded, which stand in for defaults
                 such as "auto" or None.
         """
-        # Where files lie, how often a checkpoint is written and what is logged change nothing; what
-        # the files hold is in `resolved`, as a hash.
+        # Where files lie, how often a checkpoint is written, what is logged and what is computed
+        # twice to save memory change nothing; what the files hold is in `resolved`, as a hash.
         apart = {"output", "rationales", "include_path", "save_steps", "resume"}
-        apart |= {"loss_trace", "trackers"}
+        apart |= {"loss_trace", "trackers", "gradient_checkpointing"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         return values | {key: list(values[key]) for key in ("tasks", "lora_target")} | resolved
 
@@ -264,16 +273,12 @@ class DistillConfig:
         Args:
             kd: terms of soft targets that are in the loss.
         """
-        parts = []
-        if self.reasoning_weight > 0:
-            alpha = f"α={self.reasoning_weight:g}"
-            if self.alpha_schedule != "constant":
-                alpha += f"→{self.alpha_end:g} {self.alpha_schedule}"
-            parts.append(f"{alpha} β={self.beta:g}")
-            if self.lm_span != "full":
-                parts.append(f"{self.lm_span} span")
-        else:
-            parts.append("α=0")
+        alpha = f"α={self.reasoning_weight:g}"
+        if self.alpha_schedule != "constant":
+            alpha += f"→{self.alpha_end:g} {self.alpha_schedule}"
+        parts = [f"{alpha} β={self.beta:g}" if self.has_reasoning else alpha]
+        if self.lm_span != "full":
+            parts.append(f"{self.lm_span} span")
         if self.control is not None:
             parts.append(self.control)
         if kd:
@@ -281,4 +286,5 @@ class DistillConfig:
             parts.append(f"{targets} KD γ={self.kd_weight:g} T={self.kd_temperature:g}")
             if "kd_token" in kd and self.kd_divergence != "forward":
                 parts.append(self.kd_divergence)
-        return f"{'DHRD' if self.reasoning_weight > 0 else 'pooled'} ({', '.join(parts)})"
+        learns_to_reason = self.has_reasoning or "kd_token" in kd
+        return f"{'DHRD' if learns_to_reason else 'pooled'} ({', '.join(parts)})"

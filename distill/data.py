@@ -46,15 +46,30 @@ class TrainingData:
     def sha(self) -> str:
         """Hash of rows and records: tells whether a run would continue on the same data."""
         rows = [
-            (d.id, d.input_sha, self.rationales.get(d.id), self.label_probs.get(d.id))
+            (
+                d.id,
+                d.input_sha,
+                sorted(d.gold),
+                self.rationales.get(d.id),
+                self.label_probs.get(d.id),
+            )
             for d in [*self.train, *self.dev]
         ]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+        return _sha(rows)
+
+    @property
+    def records_sha(self) -> str:
+        """Hash of the teacher's records alone: the same for every choice of dev rows."""
+        return _sha([sorted(self.rationales.items()), sorted(self.label_probs.items())])
 
     def under_control(self, control: str, seed: int) -> TrainingData:
         """The same with the training rows' rationales replaced as `control` says."""
         train, rationales = apply_control(control, self.train, self.rationales, seed=seed)
         return replace(self, train=train, rationales=rationales)
+
+
+def _sha(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def load_training_data(

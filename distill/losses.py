@@ -1,6 +1,6 @@
 """Losses: pure functions of tensors that return one value per example or per token, in nats.
 
-They are reduced in one place (`distill.train`), with one denominator for examples and one for
+They are reduced in one place (`distill.step`), with one denominator for examples and one for
 tokens over the whole optimizer step.
 """
 

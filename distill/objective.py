@@ -115,6 +115,10 @@ def kd_terms(config: DistillConfig, data: TrainingData) -> tuple[str, ...]:
             "label needs. Add them to the records, or name a local model of the backbone's "
             "vocabulary with --kd-target token --kd-teacher MODEL."
         )
+    if "kd_token" in terms and not any(d.id in data.rationales for d in data.train):
+        raise DHRDError(
+            "--kd-teacher needs --rationales: its distributions are taken over input and rationale."
+        )
     if "kd_label" in terms and config.control == "shuffle-pair":
         raise DHRDError(
             "--control shuffle-pair gives rows another row's label, but soft labels would still "
@@ -133,13 +137,19 @@ def build_objective(
 ) -> Objective:
     """The objective of a run with the soft targets `kd`; loads the token-level teacher."""
     weights = {"cls": config.beta}
-    if config.reasoning_weight > 0:
+    if config.has_reasoning:
         weights["reason"] = config.reasoning_weight
     temperature = config.kd_temperature or 1.0
     weights |= dict.fromkeys(kd, config.kd_weight * temperature**2)
     teacher = None
     if "kd_token" in kd and config.kd_teacher is not None:
-        teacher = load_token_teacher(config.kd_teacher, tokenizer, dtype=dtype, device=device)
+        teacher = load_token_teacher(
+            config.kd_teacher,
+            tokenizer,
+            max_length=config.max_length,
+            dtype=dtype,
+            device=device,
+        )
     return Objective(
         weights=weights,
         temperature=temperature,

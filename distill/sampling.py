@@ -27,7 +27,7 @@ def epoch_order(
     - 1 under "uniform".
 
     What does not divide evenly goes to the largest remainders. A task repeats its rows only when
-    all have been read; one with more rows than its share shows others each epoch.
+    all have been read; of one with more rows than its share, each epoch draws anew.
 
     Args:
         task_of_row: the task of each row, as a number.

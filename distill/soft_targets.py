@@ -10,7 +10,7 @@ from torch import Tensor
 from dhrd_plugin.backbones import load_causal_lm, load_tokenizer
 from dhrd_plugin.batching import NO_TARGET, Batch
 from dhrd_plugin.errors import DHRDError
-from dhrd_plugin.modeling import check_backbone
+from dhrd_plugin.modeling import check_backbone, check_positions
 
 
 class TokenTeacher:
@@ -38,9 +38,12 @@ class TokenTeacher:
         dtype = self.lm.get_input_embeddings().weight.dtype
         hidden = torch.zeros(shape, dtype=dtype, device=batch.input_ids.device)
         if rows.any():
+            real = batch.attention_mask[rows].bool()
             hidden[rows] = self.lm.base_model(
-                input_ids=batch.input_ids[rows],
-                attention_mask=batch.attention_mask[rows],
+                input_ids=batch.input_ids[rows].masked_fill(
+                    ~real, 0
+                ),  # it may not know the padding
+                attention_mask=real.long(),
                 use_cache=False,
             ).last_hidden_state.to(dtype)
         return hidden
@@ -52,24 +55,25 @@ class TokenTeacher:
 
 
 def load_token_teacher(
-    name: str, tokenizer: Any, *, dtype: torch.dtype, device: torch.device
+    name: str, tokenizer: Any, *, max_length: int, dtype: torch.dtype, device: torch.device
 ) -> TokenTeacher:
     """The teacher `name`, if it reads the student's token ids as the student does.
 
     Raises:
-        DHRDError: not loadable, another vocabulary (some of the differences are named), or a family
-            whose logits are not its LM head's.
+        DHRDError: not loadable, another vocabulary (some of the differences are named), fewer
+            positions than `max_length`, or a family whose logits are not its LM head's.
     """
     vocab_size = shared_vocabulary(name, load_tokenizer(name), tokenizer)
     lm = load_causal_lm(name, dtype=dtype)
     check_backbone(lm, vocab_size)
+    check_positions(lm, name, max_length)
     return TokenTeacher(lm.to(device), vocab_size)
 
 
 def shared_vocabulary(name: str, theirs: Any, ours: Any) -> int:
     """Number of tokens that both tokenizers know, under the same ids 0 … n - 1.
 
-    Only padding may differ: the pad token itself, which is never predicted.
+    Only padding may differ: a pad token of its own, which is never predicted.
 
     Raises:
         DHRDError: any other difference.
@@ -77,9 +81,10 @@ def shared_vocabulary(name: str, theirs: Any, ours: Any) -> int:
     their_ids, our_ids = theirs.get_vocab(), ours.get_vocab()
     shared = their_ids.items() & our_ids.items()
     different = (their_ids.items() | our_ids.items()) - shared
-    padding = {theirs.pad_token, ours.pad_token}
+    padding = {t.pad_token for t in (theirs, ours)} - {t.eos_token for t in (theirs, ours)}
     other = sorted(token for token, _ in different if token not in padding)
     if other or max(token_id for _, token_id in shared) >= len(shared):
+        other = other or sorted(token for token, _ in different)
         raise DHRDError(
             f"--kd-teacher {name}: its vocabulary is not the student's ({len(their_ids)} and "
             f"{len(our_ids)} tokens; different, for one: {', '.join(map(repr, other[:4]))}). Token "

@@ -1,7 +1,8 @@
 """Checkpoints to resume from: `checkpoint-<step>/`, whole or not there.
 
-Weights are safetensors; torch's own format (optimizer, generators) is read with `weights_only`,
-which runs no code.
+Weights are safetensors; torch's own format (the optimizer) is read with `weights_only`, which runs
+no code. Data order, learning rate and dropout are functions of seed and step: nothing of them is
+stored.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def finished_student(output: Path, settings: Mapping[str, Any]) -> StudentConfig
     if finished is not None:
         saved = finished.training
     elif unfinished is not None:
-        saved = unfinished["settings"]
+        saved = unfinished.get("settings", {})  # another trainer's progress.json has none
     elif output.is_dir() and any(output.iterdir()) and not (output / TRAIN_LOG).exists():
         raise DHRDError(
             f"--output {output}: the folder holds other files, and no run of dhrd-distill. Name a "
@@ -135,7 +136,6 @@ class Checkpoints:
         save_file(trainable_state(model), staging / "trainable.safetensors")
         save_file(best, staging / "best.safetensors")
         torch.save(optimizer.state_dict(), staging / "optimizer.pt")
-        torch.save(_rng_state(), staging / "rng.pt")
         (staging / PROGRESS).write_text(json.dumps({"step": step, **progress}, indent=2))
         for file in staging.iterdir():  # on disk before the folder has its name
             with file.open("rb") as written:
@@ -158,10 +158,8 @@ class Checkpoints:
             trainable = load_file(folder / "trainable.safetensors")
             best = load_file(folder / "best.safetensors")
             moments = torch.load(folder / "optimizer.pt", weights_only=True)
-            rng = torch.load(folder / "rng.pt", weights_only=True)
         load_trainable_state(model, trainable)
         optimizer.load_state_dict(moments)
-        _set_rng_state(rng)
         return best, progress
 
     def progress(self) -> dict[str, Any] | None:
@@ -213,22 +211,11 @@ def _readable(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _rng_state() -> dict[str, Any]:
-    """Torch's generators: dropout is the only randomness inside a step."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-
-
-def _set_rng_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
 class TrainLog:
     """`train_log.jsonl`: one line per optimizer step, each step once, also after a resume.
 
     Raises:
-        DHRDError: an output folder that cannot be made or written to.
+        DHRDError: an output folder that cannot be made or written to, or a full disk.
     """
 
     def __init__(self, output: Path, resumed_step: int) -> None:
@@ -249,8 +236,9 @@ class TrainLog:
                     continue
                 if entry["step"] <= resumed_step:
                     kept.append(line)
-        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        with writable(self.path):
+            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def write(self, entry: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with writable(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

@@ -11,7 +11,7 @@ import torch
 from dhrd_plugin.backbones import four_bit, load_causal_lm
 from dhrd_plugin.checkpoint import TaskHead
 from dhrd_plugin.errors import DHRDError
-from dhrd_plugin.modeling import DualHeadModel, check_backbone
+from dhrd_plugin.modeling import DualHeadModel, check_backbone, check_positions
 from distill.config import ALL_LINEAR, DistillConfig
 
 LORA_RANK, LORA_ALPHA = 16, 32  # the paper's
@@ -35,12 +35,7 @@ def load_backbone(config: DistillConfig, vocab_size: int, dtype: torch.dtype) ->
         config.backbone, dtype=torch.float32 if config.full else dtype, **quantization
     )
     check_backbone(lm, vocab_size)
-    positions = getattr(lm.config, "max_position_embeddings", None)
-    if positions is not None and config.max_length > positions:
-        raise DHRDError(
-            f"--max-length {config.max_length}: backbone {config.backbone} has positions for "
-            f"{positions} tokens. Give --max-length {positions} or less."
-        )
+    check_positions(lm, config.backbone, config.max_length)
     return lm
 
 
@@ -51,7 +46,7 @@ def build_student(lm: Any, config: DistillConfig, heads: Mapping[str, TaskHead])
         DHRDError: no layer of the names in --lora-target.
     """
     lm_head = lm.get_output_embeddings()
-    lm_head_learns = config.reasoning_weight > 0 or config.kd_teacher is not None
+    lm_head_learns = config.has_reasoning or config.kd_teacher is not None
     if not lm_head_learns and lm_head.weight is not lm.get_input_embeddings().weight:
         lm_head.requires_grad_(False)  # nothing would train it, which stops distributed training
     if config.gradient_checkpointing:

@@ -71,7 +71,7 @@ def train(
         include_path=config.include_path,
     )
     kd = kd_terms(config, data)
-    data_sha = data.sha
+    data_sha, records_sha = data.sha, data.records_sha
     if config.control is not None:
         data = data.under_control(config.control, config.seed)
     dtype = resolve_dtype(config.dtype)
@@ -94,18 +94,21 @@ def train(
     assert config.lr is not None
     model = build_student(lm, config, data.heads)
     encoder = Encoder(tokenizer, list(data.heads), config.max_length, config.lm_span)
-    rows = encode_rows(encoder, data, with_suffix=config.reasoning_weight > 0 or "kd_token" in kd)
+    rows = encode_rows(encoder, data, with_suffix=config.has_reasoning or "kd_token" in kd)
     dev = DevSet(data.tasks, [encoder.encode(decision) for decision in data.dev], data.dev_docs)
 
     settings = config.settings(
         dtype=str(dtype).removeprefix("torch."),
         dev_rows=len(dev.rows),
         data=data_sha,
+        rationales=records_sha,
         kd_target=[term.removeprefix("kd_") for term in kd],
         processes=accelerator.num_processes,
     )
     finished = finished_student(config.output, settings)
     if finished is not None:
+        if accelerator.is_main_process:
+            Checkpoints(config.output).remove()  # of a run that was killed in its last moment
         return finished
 
     window = config.batch_size * config.grad_accum * accelerator.num_processes
@@ -150,6 +153,8 @@ def train(
         best, saved = restored
         first_step, best_result = saved["step"], saved["best_result"]
         unimproved, seconds_before = saved["unimproved"], saved["seconds"]
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(saved["scaler"])
     main = accelerator.is_main_process
     log = TrainLog(config.output, first_step) if main else None
     setting = config.setting(kd)
@@ -163,6 +168,7 @@ def train(
         chosen = order_of(epoch)[position * window : (position + 1) * window]
         for group, rate in zip(optimizer.param_groups, _rates(schedule, step), strict=True):
             group["lr"] = rate
+        torch.manual_seed(step_seed(config.seed, step, accelerator.process_index))
         step_started = time.monotonic()
         step_objective = objective.with_alpha(config.alpha_at(step, total_steps))
         result = train_step(
@@ -186,6 +192,7 @@ def train(
             )
             suspects = [chosen[i] for i in broken] or chosen
             raise _not_finite(step, result, [data.train[i].id for i in suspects])
+        seconds = time.monotonic() - step_started
         dev_result = None
         if step % eval_steps == 0 or step == total_steps:
             dev_result = dev.judge(dev_log_probs())
@@ -193,7 +200,6 @@ def train(
             if best_result is None or is_better(dev_result, best_result):
                 best, best_result = trainable_state(model), {**dev_result, "step": step}
                 unimproved = 0
-        seconds = time.monotonic() - step_started
         entry: dict[str, Any] = {
             "step": step,
             "epoch": step / steps_per_epoch,
@@ -222,6 +228,7 @@ def train(
                     "settings": settings,
                     "best_result": best_result,
                     "unimproved": unimproved,
+                    "scaler": accelerator.scaler and accelerator.scaler.state_dict(),
                     "seconds": seconds_before + time.monotonic() - started,
                 },
             )
@@ -272,6 +279,11 @@ def encode_rows(
         encoder.encode(decision, rationales.get(decision.id), data.label_probs.get(decision.id))
         for decision in data.train
     ]
+
+
+def step_seed(seed: int, step: int, process: int) -> int:
+    """Of a step's dropout: another one for each process, and the same after a resume."""
+    return ((seed << 32 | step) << 16 | process) % (2**64)
 
 
 def _not_finite(step: int, result: StepResult, ids: Sequence[str]) -> DHRDError:

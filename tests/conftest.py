@@ -21,18 +21,18 @@ needs_shared_data = pytest.mark.skipif(
 )
 
 
-def make_tokenizer():
-    """Byte-level tokenizer: 256 byte symbols, <bos>, <eos>; no merges, no unknown tokens."""
+def make_tokenizer(eos: str = "<eos>"):
+    """Byte-level tokenizer: 256 byte symbols, <bos>, `eos`; no merges, no unknown tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {symbol: i for i, symbol in enumerate([*alphabet, "<bos>", "<eos>"])}
+    vocab = {symbol: i for i, symbol in enumerate([*alphabet, "<bos>", eos])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>"
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token=eos, pad_token=eos
     )
 
 

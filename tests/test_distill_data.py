@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from made_decisions import candidate_decision, label_decision
@@ -206,7 +207,15 @@ def test_soft_labels_are_read_and_count_as_data(load, write):
     soft = load("made_weather", rationales=[write(bare(0, label_probs=[0.8, 0.2]), bare(1))])
     assert plain.label_probs == {}
     assert soft.label_probs == {"made_weather/train/0": (0.8, 0.2)}
-    assert plain.sha != soft.sha
+    assert plain.sha != soft.sha and plain.records_sha != soft.records_sha
+    again = load("made_weather", rationales=[write(bare(0), bare(1))], seed=1)
+    assert again.sha != plain.sha and again.records_sha == plain.records_sha
+
+
+def test_corrected_label_is_other_data(load):
+    data = load("made_weather")
+    first = replace(data.train[0], gold=frozenset({1 - data.train[0].label}))
+    assert replace(data, train=[first, *data.train[1:]]).sha != data.sha
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -24,7 +26,7 @@ from distill.dev import DevSet
 from distill.objective import build_objective
 from distill.step import train_step
 from distill.student import build_student, load_backbone, resolve_dtype
-from distill.train import encode_rows, train
+from distill.train import encode_rows, step_seed, train
 
 PAD = 257
 
@@ -132,6 +134,13 @@ def test_sharded_training_is_refused(distill_config, tmp_path, monkeypatch):
     with pytest.raises(DHRDError, match=r"FSDP shards the weights.*--qlora"):
         train(distill_config(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_dropout_is_a_function_of_seed_step_and_process():
+    seeds = {step_seed(*key) for key in itertools.product((0, 1, 2**32 - 1), (1, 2), (0, 1))}
+    assert len(seeds) == 12 and all(0 <= seed < 2**64 for seed in seeds)
+    for seed in seeds:
+        torch.manual_seed(seed)
 
 
 # Whole runs

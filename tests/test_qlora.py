@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import make_tokenizer, read_log
+from made_decisions import label_decision
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dhrd_plugin.batching import Encoder
+from dhrd_plugin.batching import Encoder, collate
 from dhrd_plugin.checkpoint import load_student
 from dhrd_plugin.decisions import load_decisions
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.harness import load_task, render_requests, split_docs
 from dhrd_plugin.lm import DHRDLM
 from dhrd_plugin.scoring import score
+from distill.objective import Objective
 from distill.train import train
 
 
@@ -51,6 +53,24 @@ def test_backbone_is_in_four_bits_and_what_trains_is_not(four_bit_student):
     assert {value.dtype for value in [*heads.values(), *adapter.values()]} == {torch.float32}
     log = read_log(four_bit_student)
     assert log[-1]["loss_reason"] < log[0]["loss_reason"] - 0.1
+
+
+def test_evaluation_leaves_the_gradients_as_they_are(four_bit_student):
+    """On some CPUs bitsandbytes would repack the weights for it, and train wrongly ever after."""
+    model, tokenizer, _ = load_student(four_bit_student)
+    decision = label_decision(choices=("no", "yes"))
+    row = Encoder(tokenizer, [decision.task], 400).encode(decision, "Why. " * 20)
+    trained = [p.requires_grad_() for name, p in model.named_parameters() if "lora_" in name]
+
+    def gradients():
+        losses = Objective({"cls": 1.0, "reason": 1.0}).losses(model.train(), collate([row], 257))
+        return torch.autograd.grad(losses["cls"].sum() + losses["reason"].sum(), trained)
+
+    before = gradients()
+    score(model, [row], batch_size=1, pad_token_id=257)
+    assert any(gradient.norm() > 0 for gradient in before)
+    for got, expected in zip(gradients(), before, strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 def test_harness_scores_the_student_that_was_trained(four_bit_student, made_tasks):

@@ -80,6 +80,14 @@ def test_soft_targets_without_their_inputs_are_an_error(distill_config, tmp_path
     assert bad.value.exit_code == EXIT_BAD_INPUT
 
 
+def test_token_targets_need_rationales(distill_config, tmp_path):
+    config = distill_config(
+        tmp_path, alpha=0, rationales=(), kd_temperature=2.0, kd_teacher="teacher"
+    )
+    with pytest.raises(DHRDError, match="--kd-teacher needs --rationales"):
+        terms(config)
+
+
 def test_shuffled_pairs_cannot_keep_soft_labels(distill_config, soft_labels, tmp_path):
     config = distill_config(
         tmp_path, kd_temperature=2.0, rationales=(soft_labels,), control="shuffle-pair"
@@ -94,8 +102,19 @@ def test_shuffled_pairs_cannot_keep_soft_labels(distill_config, soft_labels, tmp
 @pytest.fixture(scope="module")
 def teacher(teacher_folder):
     return load_token_teacher(
-        teacher_folder, make_tokenizer(), dtype=torch.float32, device=torch.device("cpu")
+        teacher_folder,
+        make_tokenizer(),
+        max_length=512,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
     )
+
+
+def test_teacher_with_too_few_positions_is_refused(teacher_folder):
+    with pytest.raises(DHRDError, match=r"--max-length 513: .* has positions for 512 tokens"):
+        load_token_teacher(
+            teacher_folder, make_tokenizer(), max_length=513, dtype=None, device=torch.device("cpu")
+        )
 
 
 def test_teacher_is_frozen_and_its_padding_cut_off(teacher):
@@ -115,6 +134,13 @@ def test_teachers_distribution_is_the_models_own(teacher):
     got = teacher.logits(hidden[has_target])
     torch.testing.assert_close(got, whole[has_target][:, :VOCABULARY], rtol=1e-4, atol=1e-5)
     assert not hidden[~has_target.any(dim=1)].any()
+
+
+def test_teacher_need_not_know_the_students_pad_token(teacher):
+    batch = collate(mixed_rows(), VOCABULARY + 100)
+    expected = teacher.hidden_states(collate(mixed_rows(), PAD))
+    real = batch.attention_mask.bool()
+    torch.testing.assert_close(teacher.hidden_states(batch)[real], expected[real])
 
 
 def test_batch_without_any_target_asks_the_teacher_nothing(teacher, monkeypatch):
@@ -152,6 +178,13 @@ def test_other_vocabulary_is_refused():
     with pytest.raises(DHRDError, match=r"--kd-teacher big: .*258 tokens; .*'<think>'") as refusal:
         shared_vocabulary("big", theirs, ours)
     assert refusal.value.exit_code == EXIT_BAD_INPUT
+
+
+def test_end_of_text_is_no_padding_though_it_pads():
+    ours, theirs = make_tokenizer(), make_tokenizer(eos="<end>")
+    assert theirs.eos_token == theirs.pad_token == "<end>"
+    with pytest.raises(DHRDError, match="<end>"):
+        shared_vocabulary("big", theirs, ours)
 
 
 def test_pad_token_of_one_side_only_is_padding():
@@ -196,9 +229,15 @@ def test_every_loss_on_a_student_learns_its_rows(
 
 def test_soft_labels_alone_teach_a_pooled_student(distill_config, soft_labels, tmp_path):
     config = distill_config(
-        tmp_path, rationales=(soft_labels,), alpha=0, beta=0, kd_temperature=1.0, epochs=8
+        tmp_path,
+        rationales=(soft_labels,),
+        alpha=0,
+        beta=0,
+        kd_temperature=1.0,
+        epochs=12,
+        lora_dropout=0.0,
     )
     train(config)
     log = read_log(tmp_path)
     assert "loss_reason" not in log[0]
-    assert max(entry["loss_kd_label"] for entry in log[-5:]) < 0.02 < log[0]["loss_kd_label"]
+    assert max(entry["loss_kd_label"] for entry in log[-5:]) < 0.05 < log[0]["loss_kd_label"]
