@@ -114,33 +114,22 @@ class Checkpoints:
             DHRDError: a full disk, say; the last checkpoint is still there.
         """
         target = self.output / f"checkpoint-{step}"
+        staging = self.output / f".checkpoint-{step}.partial"
         with writable(target):
-            staging = self._write(step, model, optimizer, best, progress)
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            save_file(trainable_state(model), staging / "trainable.safetensors")
+            save_file(best, staging / "best.safetensors")
+            torch.save(optimizer.state_dict(), staging / "optimizer.pt")
+            (staging / PROGRESS).write_text(json.dumps({"step": step, **progress}, indent=2))
+            for file in staging.iterdir():  # on disk before the folder has its name
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
             shutil.rmtree(target, ignore_errors=True)
             staging.rename(target)
         for folder in self._folders():
             if folder != target:
                 shutil.rmtree(folder)
-
-    def _write(
-        self,
-        step: int,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        best: dict[str, torch.Tensor],
-        progress: dict[str, Any],
-    ) -> Path:
-        staging = self.output / f".checkpoint-{step}.partial"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        save_file(trainable_state(model), staging / "trainable.safetensors")
-        save_file(best, staging / "best.safetensors")
-        torch.save(optimizer.state_dict(), staging / "optimizer.pt")
-        (staging / PROGRESS).write_text(json.dumps({"step": step, **progress}, indent=2))
-        for file in staging.iterdir():  # on disk before the folder has its name
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        return staging
 
     def load(
         self, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
