@@ -12,8 +12,8 @@ from dhrd_plugin.errors import DHRDError
 from distill.schedules import alpha_at
 
 # The paper's values are for backbones of 3 to 8 billion parameters. On small ones its learning rate
-# leaves the student untrained after the same few epochs, and its weight of the reasoning loss keeps
-# the classification head at chance for the first of them; measured in README, "Results".
+# leaves the student untrained after the same few epochs, and its weight of the reasoning loss slows
+# the start of the classification head; measured in README, "Results".
 SMALL_BACKBONE_PARAMETERS = 1_000_000_000
 SMALL_BACKBONE_LR, PAPER_LR = 1e-3, 2e-4
 SMALL_BACKBONE_ALPHA, PAPER_ALPHA = 0.1, 1.0
