@@ -42,6 +42,21 @@ def read_log(output: Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
+def interrupt_at(step: int):
+    """A `report` for `distill.train.train` that presses Ctrl-C after `step`."""
+
+    def report(progress):
+        if progress.step == step:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """A student's weight files."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory) -> str:
     """Folder of a random two-layer Llama (hidden size 32) and its byte-level tokenizer."""
