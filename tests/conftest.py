@@ -140,3 +140,27 @@ def student(distill_config, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("student")
     train(distill_config(folder, tasks=STUDENT_TASKS, max_steps=6, dev_rows=2))
     return folder
+
+
+@pytest.fixture
+def dhrd_distill(made_tasks, tiny_backbone, tmp_path, monkeypatch, capsys):
+    """Runs the command in an empty folder; returns its exit code and what it wrote to stderr."""
+    monkeypatch.chdir(tmp_path)
+    common = {
+        "--task": "made_weather",
+        "--rationales": str(made_tasks / "rationales.jsonl"),
+        "--backbone": tiny_backbone,
+        "--include-path": str(made_tasks),
+        "--max-steps": "2",
+        "--dtype": "float32",
+    }
+
+    def command(*flags, **changes):
+        options = common | {f"--{key.replace('_', '-')}": value for key, value in changes.items()}
+        argv = [part for flag, value in options.items() for part in (flag, value) if value]
+        from distill.cli import main
+
+        code = main([*argv, *flags])
+        return code, capsys.readouterr().err
+
+    return command
