@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dhrd_plugin.decisions import Decision, TaskDecisions
 from dhrd_plugin.errors import DHRDError
-from teachers.prompts import Prompt
+from teachers.budget import Usage
+from teachers.prompts import JudgePrompt, Message, Prompt
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,13 @@ class Request:
     attempt: int
     prompt: Prompt
 
-    def seed(self, base: int) -> int:
-        """A 31-bit seed of its own for every row and attempt.
+    @property
+    def messages(self) -> list[Message]:
+        return self.prompt.messages(self.decision)
 
-        So a retry samples anew, and neither batch size nor an interruption changes what is sampled.
-        """
-        name = f"{base}/{self.decision.id}/{self.attempt}"
-        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1
+    def seed(self, base: int) -> int:
+        """A seed of its own for every row and attempt (see `derived_seed`)."""
+        return derived_seed(base, self.decision.id, self.attempt)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Reply:
         problem: what is wrong with the form, if anything.
         failure: why there is no reply at all, if so; not an attempt of the teacher's.
         label_probs: the source's distribution over the choices, if it has one.
-        prompt_tokens, completion_tokens: as counted by the model or server.
+        usage: what the reply cost, failed requests that may have been billed included.
     """
 
     rationale: str
@@ -56,24 +57,57 @@ class Reply:
     problem: str | None = None
     failure: str | None = None
     label_probs: tuple[float, ...] | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A choice to be made from what a view of the row shows, for soft targets and verification.
+
+    Attributes:
+        prompt: the wording of the view: the row alone, the rationale alone, or both.
+        rationale: "" for the view that shows none.
+        votes: samples to vote where the asked model gives no probabilities.
+    """
+
+    decision: Decision
+    prompt: JudgePrompt
+    rationale: str = ""
+    votes: int = 1
 
     @property
-    def usage(self) -> dict[str, int]:
-        """A record's `usage` object."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-        }
+    def messages(self) -> list[Message]:
+        return self.prompt.messages(self.decision, self.rationale)
+
+    def seed(self, base: int, vote: int) -> int:
+        """A seed of its own for every row, view and vote (see `derived_seed`)."""
+        return derived_seed(base, self.decision.id, self.prompt.view, vote)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to a question: a distribution over the decision's choices.
+
+    Attributes:
+        probs: one probability per choice, together 1; None when it failed.
+        method: "scored" (exact, length-normalised), "top_logprobs" (of the first answer token) or
+            "votes:N" (the shares of N readable sampled answers).
+        failure: why there is no distribution, if so.
+    """
+
+    probs: tuple[float, ...] | None
+    method: str | None
+    failure: str | None = None
+    usage: Usage = field(default_factory=Usage)
 
 
 class Teacher(Protocol):
-    """Writes (or looks up) rationales.
+    """Writes (or looks up) rationales, and predicts labels if it can be asked.
 
     Attributes:
         adapter, model, params: stored with every record; params are the sampling settings.
-        asks: whether it is asked with a prompt and may do better on another attempt.
+        asks: whether it is asked with a prompt: it may then do better on another attempt, and it
+            can `predict`.
     """
 
     adapter: str
@@ -84,21 +118,36 @@ class Teacher(Protocol):
     def explain(self, requests: Iterator[Request]) -> Iterator[tuple[Request, Reply]]:
         """Answer the requests in any order, taking only as many at a time as are worked on.
 
-        A request for which there is nothing to give is passed over.
+        A request for which there is nothing to give is passed over. When the iterator of requests
+        ends, what is being worked on is still answered.
 
         Raises:
-            DHRDError: nothing more can be got from this teacher (wrong key, no server).
+            DHRDError: nothing more can be got from this teacher (wrong key, no server, a budget
+                that is used up); what was already answered has been yielded.
         """
         ...
 
+    def predict(self, questions: Iterator[Question]) -> Iterator[tuple[Question, Prediction]]:
+        """Predict the labels, under the rules of `explain`; only called where `asks` is true."""
+        ...
 
-def describe_teacher(teacher: Teacher, prompt: Prompt) -> dict[str, Any]:
-    """A record's `teacher` object."""
+
+def derived_seed(base: int, *names: object) -> int:
+    """A 31-bit seed from a run's seed and what is sampled.
+
+    So a retry samples anew, and neither batch size nor an interruption changes what is sampled.
+    """
+    name = "/".join(map(str, (base, *names)))
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1
+
+
+def describe_teacher(teacher: Teacher, prompt_sha: str | None) -> dict[str, Any]:
+    """A record's `teacher` (or `judge`) object; a teacher that is not asked has no prompt."""
     return {
         "adapter": teacher.adapter,
         "model": teacher.model,
         "params": teacher.params,
-        "prompt_sha": prompt.sha if teacher.asks else None,
+        "prompt_sha": prompt_sha if teacher.asks else None,
     }
 
 
@@ -131,19 +180,41 @@ def find_factory(spec: str) -> tuple[Factory, str]:
     return _FACTORIES[prefix][1], model
 
 
-def make_teacher(spec: str, splits: Sequence[TaskDecisions], **flags: Any) -> Teacher:
-    """The teacher called `spec` for the given splits.
+def make_teachers(
+    specs: Sequence[str], splits: Sequence[TaskDecisions], **flags: Any
+) -> list[Teacher]:
+    """The teachers called so, for the given splits; the same name twice is one teacher.
 
     Args:
-        flags: command-line flags; None means not given.
+        flags: settings by the factories' parameters, None for not given. Each factory gets those
+            that it has a use for.
 
     Raises:
-        DHRDError: an unknown teacher, a flag that it has no use for, or what the factory raises.
+        DHRDError: an unknown teacher, a flag that none of them has a use for, or what a factory
+            raises.
     """
-    factory, model = find_factory(spec)
     given = {name: value for name, value in flags.items() if value is not None}
-    unused = given.keys() - inspect.signature(factory).parameters.keys()
-    if unused:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unused))
-        raise DHRDError(f"{names}: of no use with the teacher {spec!r}. Leave it out.")
-    return factory(model, splits, **given)
+    factories = {spec: find_factory(spec) for spec in specs}
+    understood = {
+        spec: given.keys() & inspect.signature(factory).parameters.keys()
+        for spec, (factory, _) in factories.items()
+    }
+    if useless := given.keys() - set().union(*understood.values()):
+        names = ", ".join(sorted(map(_flag, useless)))
+        raise DHRDError(f"{names}: of no use with {' and '.join(map(repr, factories))}. Leave out.")
+    made = {
+        spec: factory(model, splits, **{name: given[name] for name in understood[spec]})
+        for spec, (factory, model) in factories.items()
+    }
+    return [made[spec] for spec in specs]
+
+
+def make_teacher(spec: str, splits: Sequence[TaskDecisions], **flags: Any) -> Teacher:
+    """One teacher; see `make_teachers`."""
+    return make_teachers([spec], splits, **flags)[0]
+
+
+def _flag(parameter: str) -> str:
+    """The command-line flags behind a factory's parameter."""
+    behind = {"prices": "--price-in/--price-out", "budget": "--max-cost/--max-tokens"}
+    return behind.get(parameter, f"--{parameter.replace('_', '-')}")

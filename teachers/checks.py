@@ -119,6 +119,20 @@ def length_problem(rationale: str) -> str | None:
     return f"{count} complete sentences, need {MIN_SENTENCES} to {MAX_SENTENCES}"
 
 
+def distribution_problem(decision: Decision, probs: Any) -> str | None:
+    """What keeps `probs`, as read from JSON, from being a distribution over the choices, if
+    anything."""
+    valid = isinstance(probs, list | tuple) and all(
+        isinstance(p, int | float) and not isinstance(p, bool) and 0 <= p <= 1 for p in probs
+    )
+    if valid and len(probs) == len(decision.choices) and abs(sum(probs) - 1) <= 1e-3:
+        return None
+    return (
+        f"{probs!r}, need a probability for each of the {len(decision.choices)} choices "
+        f"({', '.join(decision.choices)}), together 1, or null"
+    )
+
+
 def sentences(text: str) -> list[str]:
     """The complete sentences of `text`; an unfinished last one is left out.
 

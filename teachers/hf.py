@@ -7,14 +7,19 @@ after "Answer:" (by mean log-probability per token) is the answer.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
-from dhrd_plugin.backbones import load_causal_lm, load_tokenizer
-from dhrd_plugin.decisions import TaskDecisions
-from teachers.base import Reply, Request, register
+from scipy.special import softmax
+
+from dhrd_plugin.backbones import four_bit, load_causal_lm, load_tokenizer
+from dhrd_plugin.decisions import Decision, TaskDecisions
+from dhrd_plugin.errors import EXIT_FAILED, DHRDError
+from teachers.base import Prediction, Question, Reply, Request, register
+from teachers.budget import Usage
 from teachers.checks import (
     END_OF_REASONING,
     MAX_SENTENCES,
@@ -25,6 +30,66 @@ from teachers.checks import (
 from teachers.prompts import named_choices
 
 STOPS = ("[END", "Answer:", "\n\n")  # where an explanation is over
+_STOP = re.compile("|".join(map(re.escape, STOPS)))
+ANSWER = "Answer:"
+CLOSING = f" {END_OF_REASONING}\n{ANSWER}"  # between an explanation and its answer
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("4bit", "8bit")
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 4096, 16384
+WINDOW = 4  # batches' worth of work that is taken and sorted together
+
+
+class Work(Protocol):
+    """What a batch is made of: `rows` sequences of at most `width` tokens."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Writing:
+    """A rationale to be written.
+
+    Attributes:
+        chat: the prompt up to where the reply begins.
+        prompt_ids: token ids of chat and opening.
+        width: tokens of prompt, explanation and answer at most.
+    """
+
+    request: Request
+    chat: str
+    prompt_ids: list[int]
+    width: int
+    rows = 1
+
+    @property
+    def decision(self) -> Decision:
+        return self.request.decision
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """Options to be scored behind a prefix that ends in "Answer:", all as token ids."""
+
+    prefix: list[int]
+    options: list[list[int]]
+
+    @property
+    def rows(self) -> int:
+        return len(self.options)
+
+    @property
+    def width(self) -> int:
+        return len(self.prefix) + max(map(len, self.options))
+
+
+A = TypeVar("A")  # what is asked
+W = TypeVar("W", bound=Work)
+R = TypeVar("R")  # the result
 
 
 @register("hf:MODEL")
@@ -43,175 +108,237 @@ class LocalTeacher:
         model: str,
         splits: Sequence[TaskDecisions],
         *,
-        concurrency: int = 8,
         seed: int = 0,
+        temperature: float = 0.7,
+        top_p: float = 0.9,
+        max_new_tokens: int = 160,
+        batch_tokens: int | None = None,
+        device_map: str = "auto",
+        dtype: str = "auto",
+        quantize: str | None = None,
     ) -> None:
         """Load `model` (a folder, a hub id or "smollm2").
 
         Args:
-            concurrency: rows generated together.
+            seed, temperature, top_p: of sampling; temperature 0 takes the likeliest tokens, the
+                same on every attempt.
+            max_new_tokens: tokens per explanation at most.
+            batch_tokens: padded tokens per batch, new ones included; None for a default by device.
+            device_map: handed to `from_pretrained`; under several processes "auto" is the device
+                of each.
+            dtype: precision; "auto" is the one that the weights are stored in (bfloat16 with
+                `quantize`).
+            quantize: hold the weights in "4bit" or "8bit" (needs bitsandbytes).
 
         Raises:
-            DHRDError: it cannot be found, or is no causal language model.
+            DHRDError: it cannot be found, is no causal language model, or cannot be loaded in the
+                way asked for.
         """
+        from teachers.local_lm import LocalLM
+
+        lm = load_causal_lm(
+            model, device_map=_device_map(device_map), **_precision(dtype, quantize)
+        )
+        self._lm = LocalLM(lm, load_tokenizer(model))
+        default = CPU_BATCH_TOKENS if lm.device.type == "cpu" else GPU_BATCH_TOKENS
+        self._batch_tokens = batch_tokens or default
+        self._seed = seed
+        self._sampling: dict[str, Any] = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_new_tokens": max_new_tokens,
+        }
         self.model = model
         self.params: dict[str, Any] = {
-            "temperature": 0.7,
-            "top_p": 0.9,
-            "max_new_tokens": 160,
+            **self._sampling,
             "seed": seed,
+            "dtype": str(lm.dtype).removeprefix("torch."),
+            "quantize": quantize,
         }
-        self._batch_size = concurrency
-        self._tokenizer = load_tokenizer(model)
-        self._lm = load_causal_lm(model, dtype="auto", device_map="auto")
 
     def explain(self, requests: Iterator[Request]) -> Iterator[tuple[Request, Reply]]:
         """Answer the requests batch by batch."""
-        while batch := list(islice(requests, self._batch_size)):
-            fitting = []
-            for request in batch:
-                excess = self._excess(request)
-                if excess:
-                    yield request, Reply("", None, request.prompt.origin, failure=excess)
-                else:
-                    fitting.append(request)
-            if fitting:
-                yield from zip(fitting, self._explain_batch(fitting), strict=True)
 
-    def _excess(self, request: Request) -> str | None:
-        """Why a prompt does not fit into the model, if so: a question is never truncated."""
-        config = self._lm.config.get_text_config()
-        limit = getattr(config, "max_position_embeddings", None)  # none: positions are relative
-        if limit is None:
-            return None
-        needed = len(self._encode(self._prefilled(request))) + self.params["max_new_tokens"]
-        return f"needs {needed} tokens, the model takes {limit}" if needed > limit else None
+        def failed(request: Request, why: str) -> Reply:
+            return Reply("", None, request.prompt.origin, failure=why)
 
-    def _prefilled(self, request: Request) -> str:
-        """The prompt, in the model's chat form if it has one, and the explanation's opening."""
-        prompt = request.prompt.render(request.decision)
-        if self._tokenizer.chat_template:
-            prompt = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-            )
-        else:
-            prompt += "\n\n"
-        return prompt + request.prompt.opening
+        return self._in_batches(requests, self._writing, self._write, failed)
 
-    def _encode(self, text: str) -> list[int]:
-        # A chat template writes the special tokens itself.
-        return self._tokenizer.encode(text, add_special_tokens=not self._tokenizer.chat_template)
+    def predict(self, questions: Iterator[Question]) -> Iterator[tuple[Question, Prediction]]:
+        """Score all choices of each question; exact, so `votes` are not needed.
 
-    def _explain_batch(self, batch: Sequence[Request]) -> Iterator[Reply]:
+        p(c) ∝ exp(1/n · Σ_i log p(o_i | prompt, "Answer:", o_1 … o_{i-1})), where o_1 … o_n are the
+        tokens of choice c as the prompt shows it.
+        """
+
+        def failed(question: Question, why: str) -> Prediction:
+            return Prediction(None, None, failure=why)
+
+        return self._in_batches(questions, self._asking, self._choose, failed)
+
+    def _in_batches(
+        self,
+        asked: Iterator[A],
+        prepare: Callable[[A], W],
+        work: Callable[[Sequence[W]], list[R]],
+        failed: Callable[[A, str], R],
+    ) -> Iterator[tuple[A, R]]:
+        """What is asked, with its result; what does not fit into the model is never truncated."""
         import torch
 
-        prompts = [self._prefilled(request) for request in batch]
-        rows = [self._encode(prompt) for prompt in prompts]
-        longest = max(map(len, rows))
-        # Padded on the left, where generation needs it; the mask comes from the lengths, because
-        # the pad token is often the end token.
-        pad = self._tokenizer.pad_token_id
-        input_ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-        with torch.inference_mode():
-            output = self._lm.generate(
-                input_ids=input_ids.to(self._lm.device),
-                attention_mask=mask.to(self._lm.device),
-                max_new_tokens=self.params["max_new_tokens"],
-                pad_token_id=pad,
-                stop_strings=list(STOPS),
-                tokenizer=self._tokenizer,
-                do_sample=False,
-                logits_processor=self._sampling([r.seed(self.params["seed"]) for r in batch]),
-            )
-        for request, prompt, row, ids in zip(
-            batch, prompts, rows, output[:, longest:].tolist(), strict=True
-        ):
-            generated = self._tokenizer.decode(ids, skip_special_tokens=True)
-            rationale = cut_explanation(request.prompt.opening + generated)
-            problem = length_problem(rationale)
-            answer = None
-            if problem is None:
-                answer = self._best_answer(request, prompt, rationale)
-            yield Reply(
-                rationale=rationale,
-                answer=answer,
-                origin=request.prompt.origin,
-                text=request.prompt.opening + generated,
-                problem=problem,
-                prompt_tokens=len(row),
-                completion_tokens=sum(1 for token in ids if token != pad),
-            )
+        limit = self._lm.max_length
+        for batch in batches(((item, prepare(item)) for item in asked), self._batch_tokens):
+            fitting = []
+            for item, prepared in batch:
+                if limit is not None and prepared.width > limit:
+                    why = f"needs {prepared.width} tokens, the model takes {limit}"
+                    yield item, failed(item, why)
+                else:
+                    fitting.append((item, prepared))
+            if fitting:
+                try:
+                    results = work([prepared for _, prepared in fitting])
+                except torch.OutOfMemoryError as error:
+                    raise DHRDError(
+                        f"{self.model}: out of memory in a batch of {len(fitting)} rows. Run the "
+                        f"same command with --batch-tokens below {self._batch_tokens}.",
+                        exit_code=EXIT_FAILED,
+                    ) from error
+                yield from zip([item for item, _ in fitting], results, strict=True)
 
-    def _sampling(self, seeds: Sequence[int]) -> list[Any]:
-        """Processors that make greedy search sample every row with its own seed."""
-        from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+    def _writing(self, request: Request) -> Writing:
+        chat = self._lm.chat(request.messages)
+        prompt_ids = self._lm.encode(chat + request.prompt.opening)
+        answer = self._choosing(CLOSING, request.decision)
+        width = len(prompt_ids) + self._sampling["max_new_tokens"] + answer.width
+        return Writing(request, chat, prompt_ids, width)
 
-        return [
-            TemperatureLogitsWarper(self.params["temperature"]),
-            TopPLogitsWarper(self.params["top_p"]),
-            GumbelNoise(seeds),
-        ]
+    def _asking(self, question: Question) -> Choosing:
+        return self._choosing(self._lm.chat(question.messages) + ANSWER, question.decision)
 
-    def _best_answer(self, request: Request, prompt: str, rationale: str) -> str:
-        """The option that the model finds likeliest after the rationale and "Answer:".
+    def _choosing(self, prefix: str, decision: Decision) -> Choosing:
+        """What may stand behind a prefix that ends in "Answer:".
 
         A candidate is scored as it stands in the prompt, "(A) its text", and not by its letter
         alone: small models prefer A whatever was said.
         """
-        opening = request.prompt.opening
-        context = f"{prompt.removesuffix(opening)}{rationale} {END_OF_REASONING}\nAnswer:"
-        shown = named_choices(request.decision)
-        scores = self._mean_log_probs(
-            self._encode(context),
-            [self._tokenizer.encode(f" {c}", add_special_tokens=False) for c in shown],
+        options = [
+            self._lm.encode_behind(ANSWER, f" {choice}") for choice in named_choices(decision)
+        ]
+        return Choosing(self._lm.encode(prefix), options)
+
+    def _write(self, batch: Sequence[Writing]) -> list[Reply]:
+        written = self._lm.generate(
+            [writing.prompt_ids for writing in batch],
+            seeds=[writing.request.seed(self._seed) for writing in batch],
+            is_over=explanation_is_over,
+            **self._sampling,
         )
-        return answer_options(request.decision)[scores.index(max(scores))]
+        replies = [self._reply(*pair) for pair in zip(batch, written, strict=True)]
+        unanswered = (
+            (index, self._choosing(writing.chat + reply.rationale + CLOSING, writing.decision))
+            for index, (writing, reply) in enumerate(zip(batch, replies, strict=True))
+            if reply.problem is None
+        )
+        for part in batches(unanswered, self._batch_tokens):
+            scores = self._score([choosing for _, choosing in part])
+            for (index, _), means in zip(part, scores, strict=True):
+                options = answer_options(batch[index].decision)
+                answer = options[means.index(max(means))]
+                replies[index] = replace(replies[index], answer=answer)
+        return replies
 
-    def _mean_log_probs(
-        self, context: list[int], continuations: Sequence[list[int]]
-    ) -> list[float]:
-        """Mean log-probability per token, in nats, of each continuation of `context`."""
-        import torch
+    def _reply(self, writing: Writing, ids: list[int]) -> Reply:
+        """The reply that token ids are, still without an answer."""
+        prompt = writing.request.prompt
+        text = prompt.opening + self._lm.tokenizer.decode(ids, skip_special_tokens=True)
+        rationale = cut_explanation(text)
+        return Reply(
+            rationale,
+            None,
+            prompt.origin,
+            text=text,
+            problem=length_problem(rationale),
+            usage=Usage(prompt_tokens=len(writing.prompt_ids), completion_tokens=len(ids)),
+        )
 
-        longest = max(map(len, continuations))
-        # Padded on the right: behind a causal mask, what follows a token cannot change it.
-        rows = [context + c + [0] * (longest - len(c)) for c in continuations]
-        mask = [[1] * (len(context) + len(c)) + [0] * (longest - len(c)) for c in continuations]
-        device = self._lm.device
-        with torch.inference_mode():
-            logits = self._lm(
-                input_ids=torch.tensor(rows, device=device),
-                attention_mask=torch.tensor(mask, device=device),
-                logits_to_keep=longest + 1,
-                use_cache=False,
-            ).logits
-        log_probs = logits[:, :-1].float().log_softmax(dim=-1)  # (options, longest, vocabulary)
-        return [log_probs[i, range(len(c)), c].mean().item() for i, c in enumerate(continuations)]
+    def _choose(self, batch: Sequence[Choosing]) -> list[Prediction]:
+        return [
+            Prediction(tuple(softmax(scores).tolist()), "scored", usage=Usage(len(choosing.prefix)))
+            for choosing, scores in zip(batch, self._score(batch), strict=True)
+        ]
+
+    def _score(self, batch: Sequence[Choosing]) -> list[list[float]]:
+        return self._lm.mean_log_probs(
+            [choosing.prefix for choosing in batch], [choosing.options for choosing in batch]
+        )
 
 
-class GumbelNoise:
-    """Logits processor: argmax(logits + Gumbel noise) is a sample of softmax(logits).
+def batches(pairs: Iterator[tuple[A, W]], batch_tokens: int) -> Iterator[list[tuple[A, W]]]:
+    """What is asked and its work, in batches of similar width.
 
-    Each row has a generator of its own, which `generate(do_sample=True)` cannot give.
+    A batch has at most `batch_tokens` tokens, padding included, or is one piece of work. Taken from
+    the iterator are `WINDOW` batches' worth at a time, so that whoever ends it does not wait long;
+    of these the widest come first, so that out of memory shows at once.
     """
+    window: list[tuple[A, W]] = []
+    tokens = 0
+    for pair in pairs:
+        window.append(pair)
+        tokens += pair[1].rows * pair[1].width
+        if tokens >= WINDOW * batch_tokens:
+            yield from _cut(window, batch_tokens)
+            window, tokens = [], 0
+    yield from _cut(window, batch_tokens)
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        import torch
 
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """(rows, tokens), (rows, vocabulary) -> (rows, vocabulary)."""
-        import torch
-
-        waits = torch.stack(
-            [torch.empty(scores.shape[-1]).exponential_(generator=g) for g in self._generators]
-        )
-        return scores - waits.log().to(scores.device)
+def _cut(window: list[tuple[A, W]], batch_tokens: int) -> Iterator[list[tuple[A, W]]]:
+    batch: list[tuple[A, W]] = []
+    rows = 0
+    for pair in sorted(window, key=lambda pair: pair[1].width, reverse=True):
+        if batch and (rows + pair[1].rows) * batch[0][1].width > batch_tokens:
+            yield batch
+            batch, rows = [], 0
+        batch.append(pair)
+        rows += pair[1].rows
+    if batch:
+        yield batch
 
 
 def cut_explanation(text: str) -> str:
     """`text` up to the first stop, on one line, cut to at most five complete sentences."""
-    explanation = re.split("|".join(map(re.escape, STOPS)), text.strip())[0]
+    explanation = _STOP.split(text.strip())[0]
     return " ".join(sentences(" ".join(explanation.split()))[:MAX_SENTENCES])
+
+
+def explanation_is_over(text: str) -> bool:
+    """Whether `cut_explanation` would leave out whatever `text` goes on with."""
+    before = " ".join(text.split()[:-1])  # the last word may be unfinished ("3." of "3.5")
+    return _STOP.search(text) is not None or len(sentences(before)) >= MAX_SENTENCES
+
+
+def _device_map(device_map: str) -> Any:
+    """Where the model goes; a copy per process must not be spread over the others' devices."""
+    if device_map != "auto" or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device_map
+    from accelerate import PartialState
+
+    return {"": PartialState().device}
+
+
+def _precision(dtype: str, quantize: str | None) -> dict[str, Any]:
+    """`from_pretrained`'s arguments for precision and quantisation."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if dtype not in DTYPES:
+        raise DHRDError(f"--dtype {dtype}: need one of {', '.join(DTYPES)}.")
+    if quantize is None:
+        return {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
+    computing = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
+    if quantize == "4bit":
+        return {"dtype": computing, "quantization_config": four_bit(computing)}
+    if quantize == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+        return {"dtype": computing, "quantization_config": config}
+    raise DHRDError(f"--quantize {quantize}: need one of {', '.join(QUANTIZATIONS)}.")

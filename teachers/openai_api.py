@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import re
-from collections.abc import Iterator, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from dhrd_plugin.decisions import TaskDecisions
-from dhrd_plugin.errors import EXIT_BAD_INPUT, EXIT_FAILED, DHRDError
-from teachers.base import Reply, Request, register
+from dhrd_plugin.errors import DHRDError
+from teachers.base import Prediction, Question, Reply, Request, register
+from teachers.budget import Budget, Prices, Usage
 from teachers.checks import parse_reply
+from teachers.completions import Answer, NoAnswer, priced
+from teachers.endpoint import Endpoint
+from teachers.judge_replies import chosen, option_probs
+from teachers.prompts import Message
+from teachers.sending import Pool, Tally
 
-LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-PLACEHOLDER_KEY = "no-key-needed"  # local servers take any, but the client wants one
-SHORTEST_SECRET = 8  # characters; shorter "keys" are placeholders ("EMPTY", "x"), found in any text
-_KEY_SHAPED = re.compile(r"\bsk-[\w*.-]{4,}")
+REPLY_TOKENS = 512  # longest reply under a budget, where --max-new-tokens does not say
+ANSWER_TOKENS = 32  # longest reply where the answer alone is asked for
+TOP_LOGPROBS = 20  # the most that OpenAI gives
+# What a prompt can have beyond its text: the chat template's markers and default system prompt.
+TEMPLATE_TOKENS, MESSAGE_TOKENS = 256, 16
+END_TOKENS = 8  # servers differ in whether they count what ends a reply
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @register("openai:MODEL")
 class ServerTeacher:
     """A chat model behind HTTP, asked concurrently.
 
-    Passing errors (rate limits, 5xx, broken connections) are retried by OpenAI's own client. An
-    error that would meet every row (wrong key, unknown model, no server) stops the run.
+    Passing errors (rate limits, 5xx, broken connections) are met with retries. An error that would
+    meet every row (wrong key, unknown model, no server) stops the run.
     """
 
     adapter = "openai"
@@ -40,134 +49,183 @@ class ServerTeacher:
         base_url: str | None = None,
         concurrency: int = 8,
         seed: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_new_tokens: int | None = None,
+        timeout: float = 120.0,
+        max_retries: int = 5,
+        rpm: float | None = None,
+        tpm: float | None = None,
+        prices: Prices | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Find the server and key; nothing is sent yet.
 
         Args:
             base_url: the server, up to `/v1`; $OPENAI_BASE_URL or OpenAI itself by default.
-            concurrency: requests in flight.
+            concurrency: the most requests in flight; fewer while the server refuses some.
             seed: sent to the server, another one for every row and attempt; not sent by default,
                 since some servers refuse it.
+            temperature, top_p: sent when given.
+            max_new_tokens: of a rationale with its answer; sent when given. A budget needs it: then
+                it is 512 by default.
+            timeout: seconds for a whole request.
+            max_retries: of a request whose error may pass, after its first send.
+            rpm, tpm: the most requests and tokens per minute.
+            prices: of the model; for `Usage.cost`.
+            budget: what may be used. Every send sets the most that it can use aside first.
 
         Raises:
-            DHRDError: no key for a server that is not local.
+            DHRDError: no key for a server that is not local, or a limit on cost without prices.
         """
+        if budget is not None and budget.max_cost is not None and prices is None:
+            raise DHRDError("--max-cost needs prices: give --price-in and --price-out.")
         self.model = model
-        self.params: dict[str, Any] = {} if seed is None else {"seed": seed}
-        self._base_url = (
-            base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        if max_new_tokens is None and budget is not None:
+            max_new_tokens = REPLY_TOKENS
+        self._seed = seed
+        self._max_new_tokens = max_new_tokens
+        self._sampling = _given(temperature=temperature, top_p=top_p)
+        self.params = _given(seed=seed, **self._sampling, max_new_tokens=max_new_tokens)
+        self._prices = prices
+        self._endpoint = Endpoint(base_url, timeout=timeout, prices=prices)
+        self._pool = Pool(
+            self._endpoint.shown,
+            concurrency=concurrency,
+            max_retries=max_retries,
+            rpm=rpm,
+            tpm=tpm,
+            budget=budget,
         )
-        if urlsplit(self._base_url).scheme not in ("http", "https"):
-            raise DHRDError(f"--base-url {self._base_url!r}: need http://… or https://…")
-        self._key = self._find_key()
-        self._concurrency = concurrency
-        self._answered = False  # whether the server has ever answered
+        self._cap_name = "max_completion_tokens"
+        self._cap_name_known = False  # whether the server has ever taken it
+        self._gives_logprobs = True  # until the server shows that it does not
 
     def explain(self, requests: Iterator[Request]) -> Iterator[tuple[Request, Reply]]:
-        """Answer the requests as the server does, `concurrency` at a time."""
-        client = self._client()
-        with asyncio.Runner() as runner:  # on the way out it cancels what is still in flight
-            loop = runner.get_loop()
-            running: set[asyncio.Task] = set()
-            while True:
-                for request in requests:
-                    task = loop.create_task(self._ask(client, request))
-                    # Looked at even when another task's error ends the run first: asyncio would
-                    # print a traceback for an error that nobody saw.
-                    task.add_done_callback(lambda t: t.cancelled() or t.exception())
-                    running.add(task)
-                    if len(running) >= self._concurrency:
-                        break
-                if not running:
-                    break
-                done, running = runner.run(
-                    asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                )
-                for task in done:
-                    if task.exception() is None:
-                        yield task.result()
-                for task in done:
-                    task.result()  # raises what stops the run, after what was won is handed over
-            runner.run(client.close())
+        """Answer the requests as the server does, many at a time."""
+        return self._answer_all(requests, self._explain, _failed_reply)
 
-    def _client(self) -> Any:
-        try:
-            from openai import AsyncOpenAI
-        except ImportError:
-            raise DHRDError(
-                "openai: teachers need the openai package. Run: pip install openai"
-            ) from None
-        return AsyncOpenAI(base_url=self._base_url, api_key=self._key)
+    def predict(self, questions: Iterator[Question]) -> Iterator[tuple[Question, Prediction]]:
+        """Predict from the alternatives to the answer's first token, or from votes.
 
-    async def _ask(self, client: Any, request: Request) -> tuple[Request, Reply]:
-        import openai
+        Votes, where the server gives no log-probabilities, are requests of their own: not all
+        servers heed `n`.
+        """
+        return self._answer_all(questions, self._predict, _failed_prediction)
 
-        prompt, origin = request.prompt, request.prompt.origin
-        options = {"seed": request.seed(self.params["seed"])} if "seed" in self.params else {}
-        try:
-            completion = await client.chat.completions.create(
-                model=self.model,
-                messages=[{"role": "user", "content": prompt.render(request.decision)}],
-                **options,
-            )
-        except (
-            openai.AuthenticationError,
-            openai.PermissionDeniedError,
-            openai.NotFoundError,
-        ) as error:
-            raise self._stop(f"refused {self.model!r}: {self._clean(str(error))}") from None
-        except openai.APIConnectionError as error:  # timeouts too
-            if not self._answered:
-                reason = self._clean(str(error.__cause__ or error))
-                raise self._stop(f"cannot be reached: {reason}") from None
-            return request, Reply("", None, origin, failure=self._clean(str(error)))
-        except (openai.OpenAIError, json.JSONDecodeError) as error:
-            return request, Reply("", None, origin, failure=self._clean(str(error)))
-        if isinstance(completion, str):  # what the client hands over when it is not JSON
-            raise self._stop(f"sent no chat completion but {self._clean(completion[:80])!r}")
-        self._answered = True
-        choices = completion.choices  # none, or no content: the server declined
-        text = self._clean(choices[0].message.content or "") if choices else ""
-        rationale, answer, problem = parse_reply(text)
-        usage = completion.usage
+    def _answer_all(
+        self,
+        items: Iterator[Item],
+        answer: Callable[[Item, Tally], Awaitable[Result]],
+        failed: Callable[[Item, str, Usage], Result],
+    ) -> Iterator[Result]:
+        with asyncio.Runner() as runner:
+            self._endpoint.open()
+            try:
+                yield from self._pool.run(runner, items, answer, failed)
+            finally:
+                runner.run(self._endpoint.close())
+
+    async def _explain(self, request: Request, tally: Tally) -> tuple[Request, Reply]:
+        seed = None if self._seed is None else request.seed(self._seed)
+        options = _given(seed=seed, **self._sampling)
+        answer = await self._ask(request.messages, options, self._max_new_tokens, tally)
+        rationale, said, problem = parse_reply(answer.text)
         return request, Reply(
             rationale=rationale,
-            answer=answer,
-            origin=origin,
-            text=text,
-            problem=problem,
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
+            answer=said,
+            origin=request.prompt.origin,
+            text=answer.text,
+            problem=answer.problem or problem,
+            usage=tally.usage,
         )
 
-    def _stop(self, what: str) -> DHRDError:
-        return DHRDError(
-            f"The server {self._shown_url()} {what}\n"
-            "Check --base-url (up to /v1), the model's name and OPENAI_API_KEY.",
-            exit_code=EXIT_FAILED if self._answered else EXIT_BAD_INPUT,
-        )
+    async def _predict(self, question: Question, tally: Tally) -> tuple[Question, Prediction]:
+        decision = question.decision
+        answers = []
+        if self._gives_logprobs:
+            answer = await self._ask_with_logprobs(question, tally)
+            probs = option_probs(decision, answer.logprobs or ())
+            if probs is not None:
+                return question, Prediction(probs, "top_logprobs", usage=tally.usage)
+            answers = [answer]  # it is as good as any other vote
+        votes = (self._vote(question, i, tally) for i in range(len(answers), question.votes))
+        for vote in await asyncio.gather(*votes, return_exceptions=True):
+            if isinstance(vote, Answer):
+                answers.append(vote)
+            elif not isinstance(vote, NoAnswer) or vote.scope == "run":
+                raise vote
+            else:
+                failure = vote
+        if not answers:
+            raise failure
+        named = [chosen(decision, answer.text) for answer in answers]
+        counts = Counter(choice for choice in named if choice is not None)
+        if not counts:
+            said = answers[0].problem or f"{answers[0].text[:80]!r}"
+            why = f"no answer among {len(answers)} names a choice; the first: {said}"
+            return question, Prediction(None, None, why, tally.usage)
+        shares = tuple(counts[i] / counts.total() for i in range(len(decision.choices)))
+        return question, Prediction(shares, f"votes:{counts.total()}", usage=tally.usage)
 
-    def _find_key(self) -> str:
-        key = os.environ.get("OPENAI_API_KEY", "").strip()
-        if not key and urlsplit(self._base_url).hostname in LOCAL_HOSTS:
-            return PLACEHOLDER_KEY
-        if not key:
-            raise DHRDError(
-                f"No key for {self._shown_url()}: set OPENAI_API_KEY. For a server on this "
-                "machine give --base-url http://localhost:PORT/v1; it needs none."
+    async def _ask_with_logprobs(self, question: Question, tally: Tally) -> Answer:
+        """The first vote with log-probabilities, if the server gives them."""
+        try:
+            answer = await self._vote(question, 0, tally, logprobs=True, top_logprobs=TOP_LOGPROBS)
+        except NoAnswer as trouble:
+            if not trouble.refused & {"logprobs", "top_logprobs"}:
+                raise
+            self._gives_logprobs = False
+            return await self._vote(question, 0, tally)
+        if answer.text and not answer.logprobs:
+            self._gives_logprobs = False
+        return answer
+
+    async def _vote(self, question: Question, vote: int, tally: Tally, **options: Any) -> Answer:
+        seed = None if self._seed is None else question.seed(self._seed, vote)
+        options |= _given(seed=seed, **self._sampling)
+        return await self._ask(question.messages, options, ANSWER_TOKENS, tally)
+
+    async def _ask(
+        self, messages: list[Message], options: dict[str, Any], cap: int | None, tally: Tally
+    ) -> Answer:
+        """Send a chat; `cap` is the longest reply in tokens, under the name the server knows."""
+        name = self._cap_name
+        sent = {"model": self.model, "messages": messages, **options, **_given(**{name: cap})}
+        try:
+            answer = await self._pool.send(
+                partial(self._endpoint.complete, sent), self._most(messages, cap), tally
             )
-        if not key.isascii() or not key.isprintable() or " " in key:
-            raise DHRDError("OPENAI_API_KEY holds characters that no key has: copy it anew.")
-        return key
+        except NoAnswer as trouble:
+            # Older servers know the older name only. A name that was taken once is known: then a
+            # refusal that mentions it is about something else, such as a context that is too long.
+            if name == "max_tokens" or self._cap_name_known or name not in trouble.refused:
+                raise
+            self._cap_name = "max_tokens"
+            return await self._ask(messages, options, cap, tally)
+        self._cap_name_known |= name in sent
+        return answer
 
-    def _shown_url(self) -> str:
-        """The server's address without any user name, password or query."""
-        parts = urlsplit(self._base_url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    def _most(self, messages: list[Message], cap: int | None) -> Usage:
+        """The most that a request can use: no tokenizer makes more tokens than there are bytes.
 
-    def _clean(self, text: str) -> str:
-        """What a server said, fit for records and messages: without keys, and valid Unicode."""
-        text = text.encode("utf-8", errors="replace").decode("utf-8")
-        if len(self._key) >= SHORTEST_SECRET:
-            text = text.replace(self._key, "[key]")
-        return _KEY_SHAPED.sub("[key]", text)
+        Without a cap there is no such bound; then it is an estimate for `tpm`.
+        """
+        text = sum(len(message["content"].encode()) for message in messages)
+        prompt = text + TEMPLATE_TOKENS + MESSAGE_TOKENS * len(messages)
+        return priced(prompt, (cap or REPLY_TOKENS) + END_TOKENS, self._prices)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _failed_reply(request: Request, reason: str, usage: Usage) -> tuple[Request, Reply]:
+    return request, Reply("", None, request.prompt.origin, failure=reason, usage=usage)
+
+
+def _failed_prediction(
+    question: Question, reason: str, usage: Usage
+) -> tuple[Question, Prediction]:
+    return question, Prediction(None, None, reason, usage)

@@ -6,21 +6,29 @@ Two kinds of lines are read: full records, as `dhrd-teach` writes them, and bare
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dhrd_plugin.decisions import Decision
 from dhrd_plugin.errors import DHRDError
+from teachers.budget import Usage
+from teachers.checks import distribution_problem
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = "dhrd.rationale/1"
 REJECTED_SCHEMA = "dhrd.rejected/1"  # a record's fields, with reason, detail and text
+CHECKS = ("answer", "answer_matches", "leaked_words", "words", "sufficiency", "leakage")
 ORIGINS = ("hinted", "blind", "human")  # gold shown; gold not shown; written by a person
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape that is half a character
 
 
 def make_record(
@@ -31,7 +39,7 @@ def make_record(
     attempts: int,
     checks: Mapping[str, Any],
     teacher: Mapping[str, Any],
-    usage: Mapping[str, int],
+    usage: Usage,
     label_probs: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """A kept rationale as it is stored (its fields in the documented order)."""
@@ -47,51 +55,92 @@ def make_record(
         "rationale": rationale,
         "origin": origin,
         "attempts": attempts,
-        "checks": dict(checks),
-        "label_probs": None if label_probs is None else list(label_probs),
+        "checks": {name: checks.get(name) for name in CHECKS},
+        "label_probs": None if label_probs is None else [float(p) for p in label_probs],
+        "judge": None,
         "teacher": dict(teacher),
-        "usage": dict(usage),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "usage": asdict(usage),
+        "created": _now(),
     }
 
 
+def make_rejected(
+    record: Mapping[str, Any], *, reason: str, detail: str, text: str
+) -> dict[str, Any]:
+    """A rejected attempt as it is stored: what would have been its record, and why it is none.
+
+    Args:
+        reason: a key of `checks.REASONS`; `detail` says it in words.
+        text: the whole reply as it came.
+    """
+    return {**record, "schema": REJECTED_SCHEMA, "reason": reason, "detail": detail, "text": text}
+
+
+def make_unanswered(
+    decision: Decision, *, view: str, detail: str, judge: Mapping[str, Any], usage: Usage
+) -> dict[str, Any]:
+    """A question of the second pass that failed, for the rejected file; the record stays kept."""
+    return {
+        "schema": REJECTED_SCHEMA,
+        "id": decision.id,
+        "task": decision.task,
+        "split": decision.split,
+        "index": decision.index,
+        "view": view,
+        "reason": "failed",
+        "detail": detail,
+        "judge": dict(judge),
+        "usage": asdict(usage),
+        "created": _now(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every line of a JSONL file; blank lines are passed over.
+    """(line number, object) of every line of a JSONL file, one by one; blank lines are passed over.
 
     Raises:
         DHRDError: a file that cannot be read, or a line that is no JSON object (named).
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                if text.strip():
+                    yield number, _parse(text, f"{path}:{number}")
     except OSError as error:
         raise DHRDError(
             f"Cannot read rationales from {path}: {error.strerror or error}. "
             "Write them with `dhrd-teach --output F.jsonl` or name another file."
         ) from None
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    """The object on a line; `where` (file:line) is named in errors."""
+    try:
+        record = json.loads(line.decode())
     except UnicodeDecodeError as error:
-        raise DHRDError(f"{path} is not UTF-8 text ({error}); rationales are JSON lines.") from None
-    lines = text.split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            torn = ""
-            if number == len(lines):
-                torn = " If `dhrd-teach` was writing it, the same command repairs it."
-            raise DHRDError(f"{path}:{number}: not valid JSON ({error.msg}).{torn}") from None
-        if not isinstance(record, dict):
-            raise DHRDError(f"{path}:{number}: got {type(record).__name__}, need a JSON object.")
+        raise DHRDError(f"{where}: not UTF-8 text ({error}); rationales are JSON lines.") from None
+    except json.JSONDecodeError as error:
+        torn = ""
+        if not line.endswith(b"\n"):
+            torn = " If `dhrd-teach` was writing it, the same command repairs it."
+        raise DHRDError(f"{where}: not valid JSON ({error.msg}).{torn}") from None
+    if not isinstance(record, dict):
+        raise DHRDError(f"{where}: got {type(record).__name__}, need a JSON object.")
+    if _SURROGATE.search(line):  # whole characters may be escaped in two halves
         try:
             json.dumps(record, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise DHRDError(
-                f"{path}:{number}: holds half a Unicode character (an escape such as \\ud83d "
-                "without its other half). Write the line anew."
+                f"{where}: holds half a Unicode character (an escape such as \\ud83d without its "
+                "other half). Write the line anew."
             ) from None
-        yield number, record
+    return record
 
 
 def decision_id(record: Mapping[str, Any], where: str) -> str:
@@ -159,7 +208,10 @@ def load_rationales(
                     f"{sha}, now {decision.input_sha}).\nThe task's prompt or data is another one: "
                     "write the rationales anew (`dhrd-teach --new`)."
                 )
-            _check_label_probs(record.get("label_probs"), decision, where)
+            probs = record.get("label_probs")
+            problem = None if probs is None else distribution_problem(decision, probs)
+            if problem is not None:
+                raise DHRDError(f"{where}: label_probs is {problem}.")
             found[key] = record
     if not all("input_sha" in record for record in found.values()):
         logger.warning(
@@ -168,16 +220,3 @@ def load_rationales(
             ", ".join(map(str, paths)),
         )
     return found
-
-
-def _check_label_probs(probs: Any, decision: Decision, where: str) -> None:
-    if probs is None:
-        return
-    valid = isinstance(probs, list) and all(
-        isinstance(p, int | float) and not isinstance(p, bool) and 0 <= p <= 1 for p in probs
-    )
-    if not valid or len(probs) != len(decision.choices) or abs(sum(probs) - 1) > 1e-3:
-        raise DHRDError(
-            f"{where}: label_probs is {probs!r}, need a probability for each of the "
-            f"{len(decision.choices)} choices ({', '.join(decision.choices)}), together 1, or null."
-        )

@@ -1,185 +1,207 @@
-"""The output of `dhrd-teach` on disk: append-only, resumable, one writer at a time.
-
-Beside `F.jsonl` lie `F.rejected.jsonl` (every rejected attempt, with its reason),
-`F.jsonl.meta.json` (what each split was made from) and `F.jsonl.lock`.
-"""
+"""The output of `dhrd-teach`: append-only, resumable, one run at a time (files: `output_files`)."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from itertools import count
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import jsonlines
-
-from dhrd_plugin.errors import EXIT_BAD_INPUT, EXIT_FAILED, DHRDError
+from dhrd_plugin.errors import DHRDError
+from teachers.budget import Usage
+from teachers.jsonl import Appender, explained
+from teachers.merging import show_types_first, types_of
+from teachers.output_files import OutputFiles
+from teachers.processes import Processes
 from teachers.records import decision_id, read_lines
+
+HEAD = 100  # records at the front of the file that show the types of all
 
 
 class RecordStore:
-    """Open rationale files for one writer.
+    """Open rationale files for one run.
 
-    Opening repairs a line torn by a power cut (it is moved to the rejected file) and reads what is
-    there. Use as a context manager.
+    Opening makes good what a killed run left behind: a torn line is moved to the rejected file,
+    parts and answers are merged. Use as a context manager.
 
     Attributes:
         path, rejected_path: the two JSONL files.
         kept: ids of the rows that have a record.
-        rejected: the rationales of each row's rejected attempts (failed requests are none).
+        spent: what all of it used, rejected attempts and failed requests included.
     """
 
-    def __init__(self, path: str | Path, *, new: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, *, new: bool = False, processes: Processes | None = None
+    ) -> None:
         """Open `path` for appending; `new` keeps what is there under another name first.
+
+        Args:
+            processes: those of the run. Each of them opens the store, and writes files of its own
+                until `merge`; without it, there is only this one.
 
         Raises:
             DHRDError: a folder that cannot be written, another writer, or unreadable lines.
         """
-        self.path = Path(path)
-        self.rejected_path = self.path.with_name(f"{self.path.stem}.rejected.jsonl")
-        self.meta_path = self.path.with_name(f"{self.path.name}.meta.json")
-        self.kept: set[str] = set()
-        self.rejected: dict[str, list[str]] = defaultdict(list)
-        with ExitStack() as stack:
-            with _explained(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._lock(stack)
+        self._files = files = OutputFiles(Path(path))
+        self.path, self.rejected_path = files.records, files.rejected
+        self._processes = processes or Processes()
+        own = files.part(self._processes.rank)
+        self._records = Appender(own.records)
+        self._rejected = Appender(own.rejected)
+        self._answers = Appender(own.answers)
+        self._appenders = (self._records, self._rejected, self._answers)
+        with ExitStack() as stack, explained(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(files.open_lock())
+            if self._processes.is_main:
+                files.lock(lock)
                 if new:
-                    self._move_aside()
-                self._kept_file = stack.enter_context(self.path.open("a", encoding="utf-8"))
-                self._rejected_file = stack.enter_context(
-                    self.rejected_path.open("a", encoding="utf-8")
-                )
-                self._repair()
+                    files.move_aside()
+                files.make_good()
+            files.lock_together(lock, self._processes)
             self._read()
+            self._processes.wait()  # nobody writes before everybody has read
             self._stack = stack.pop_all()
 
     def __enter__(self) -> RecordStore:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+        with self._stack:
+            self._close_appenders()
+            if self._processes.world == 1:  # of several, some may be gone: the next run does it
+                self._files.make_good()
+                self._show_types_first()
 
-    def claim(self, split_id: str, made_from: Mapping[str, Any]) -> None:
-        """Note what `split_id` ("task/split") is made from, or compare with what was noted.
+    def claim(self, key: str, made_from: Mapping[str, Any]) -> None:
+        """Note what the records of a split ("task/split"), or the answers of the "judge", are made
+        from, or compare with what was noted.
 
         Raises:
-            DHRDError: rows of this split are there that were made from something else.
+            DHRDError: there are some that were made from something else.
         """
-        known = self._meta.get(split_id)
-        begun = {key.rpartition("/")[0] for key in (*self.kept, *self.rejected)}
-        if split_id in begun and known != made_from:
+        known = self._meta.get(key)
+        if key in self._begun and known != made_from:
             if known is None:
                 raise DHRDError(
-                    f"{self.path} has rows of {split_id}, but {self.meta_path.name} does not say "
-                    "how they were made. Name another --output, or start afresh with --new."
+                    f"{self.path} was begun for {key}, but {self._files.meta.name} does not say "
+                    "with which settings. Name another --output, or start afresh with --new."
                 )
             changes = "\n".join(f"  {line}" for line in _differences(known, made_from))
             raise DHRDError(
-                f"{self.path} was begun with other settings for {split_id}:\n{changes}\n"
+                f"{self.path} was begun with other settings for {key}:\n{changes}\n"
                 "Use the old settings, name another --output, or start afresh with --new (the old "
                 "file is kept under another name)."
             )
-        self._meta[split_id] = dict(made_from)
-        text = json.dumps(self._meta, indent=2, ensure_ascii=False) + "\n"
-        with _explained(self.meta_path):
-            staging = self.meta_path.with_name(f"{self.meta_path.name}.tmp")
-            staging.write_text(text, encoding="utf-8")
-            staging.replace(self.meta_path)  # whole or not at all
+        self._meta[key] = dict(made_from)
+        if self._processes.is_main:
+            text = json.dumps(self._meta, indent=2, ensure_ascii=False) + "\n"
+            with explained(self._files.meta):
+                staging = self._files.meta.with_name(f"{self._files.meta.name}.tmp")
+                staging.write_text(text, encoding="utf-8")
+                staging.replace(self._files.meta)  # whole or not at all
 
     def keep(self, record: Mapping[str, Any]) -> None:
-        """Append a record; on return it is on disk."""
-        with _explained(self.path, exit_code=EXIT_FAILED):
-            _append(self._kept_file, record)
-        self.kept.add(record["id"])
+        """Append a record."""
+        self._records.write(record)
+        self._count_kept(record)
 
     def reject(self, attempt: Mapping[str, Any]) -> None:
-        """Append a rejected attempt; on return it is on disk."""
-        with _explained(self.rejected_path, exit_code=EXIT_FAILED):
-            _append(self._rejected_file, attempt)
-        self._count(attempt)
+        """Append a rejected attempt, or a request that failed."""
+        self._rejected.write(attempt)
+        self._count_rejected(attempt)
 
-    def _count(self, attempt: Mapping[str, Any]) -> None:
-        if "id" in attempt and attempt.get("reason") != "failed":
-            self.rejected[attempt["id"]].append(attempt.get("rationale", ""))
+    def answer(self, answer: Mapping[str, Any]) -> None:
+        """Append an answer of the second pass, for `merge` to put into its record."""
+        self._answers.write(answer)
+        self.spent += Usage.of(answer["usage"])
+
+    def sync(self) -> None:
+        """On return, all that was appended is on the disk."""
+        for appender in self._appenders:
+            appender.sync()
+
+    def merge(self, *, soft_labels: bool = False) -> None:
+        """Bring together what all processes have written, answers in their records.
+
+        Every process must call it, at the same point; what they know is the same afterwards.
+
+        Args:
+            soft_labels: see `merging.merge_answers`.
+        """
+        self._close_appenders()
+        self._processes.wait()
+        changed = self._processes.is_main and self._files.make_good(soft_labels=soft_labels)
+        self._processes.wait()
+        if changed or not self._processes.is_main:
+            self._read()
+        self._show_types_first()
+
+    def attempts(self, decision_id: str, origin: str) -> int:
+        """How many attempts of a row with a prompt were rejected; failed requests are none."""
+        return self._attempts[decision_id, origin]
+
+    def was_rejected(self, decision_id: str, rationale: str) -> bool:
+        """Whether this very rationale was rejected for the row before."""
+        return (decision_id, hash(rationale)) in self._rejected_texts
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The kept records, one by one from the disk."""
+        return (record for _, record in read_lines(self.path))
 
     def _read(self) -> None:
+        """Take in what is on disk; nothing else is known afterwards."""
+        self.kept: set[str] = set()
+        self.spent = Usage()
+        self._begun: set[str] = set()  # what there are records, attempts or answers of
+        self._attempts: Counter[tuple[str, str]] = Counter()  # rejected ones by row and origin
+        self._rejected_texts: set[tuple[str, int]] = set()  # (row, hash of the rationale)
+        self._types: set[tuple[str, type]] = set()  # of what the records hold
+        self._late: set[str] = set()  # records far down that are the first to show a type
         for number, record in read_lines(self.path):
-            self.kept.add(decision_id(record, f"{self.path}:{number}"))
+            record["id"] = decision_id(record, f"{self.path}:{number}")
+            self._count_kept(record)
         for _, attempt in read_lines(self.rejected_path):
-            self._count(attempt)
+            self._count_rejected(attempt)
         try:
-            self._meta = json.loads(self.meta_path.read_text(encoding="utf-8"))
+            self._meta = json.loads(self._files.meta.read_text(encoding="utf-8"))
         except FileNotFoundError:
             self._meta = {}
         except ValueError as error:
             raise DHRDError(
-                f"{self.meta_path} is not valid JSON ({error}). It says how {self.path.name} was "
+                f"{self._files.meta} is not valid JSON ({error}). It says how {self.path.name} was "
                 "made: restore it, or start afresh with --new."
             ) from None
 
-    def _repair(self) -> None:
-        """Move a torn last line of either file to the end of the rejected file."""
-        start, text = _torn_line(self.rejected_path)
-        if text:
-            os.truncate(self.rejected_path, start)
-            _append(self._rejected_file, {"reason": "torn line", "text": text})
-        start, text = _torn_line(self.path)
-        if text:  # noted before it is cut off, so that no second power cut can lose it
-            _append(self._rejected_file, {"reason": "torn line", "text": text})
-            os.truncate(self.path, start)
+    def _count_kept(self, record: Mapping[str, Any]) -> None:
+        self.kept.add(record["id"])
+        self._begun.add(record["id"].rpartition("/")[0])
+        self.spent += Usage.of(record.get("usage"))
+        if judge := record.get("judge"):
+            self._begun.add("judge")
+            self.spent += Usage.of(judge["usage"])
+        unseen = types_of(record) - self._types
+        self._types |= unseen
+        if unseen and len(self.kept) > HEAD:
+            self._late.add(record["id"])
 
-    def _lock(self, stack: ExitStack) -> None:
-        """Hold `F.jsonl.lock` until closed (or killed); the empty file itself stays."""
-        lock = stack.enter_context(self.path.with_name(f"{self.path.name}.lock").open("a"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DHRDError(
-                f"{self.path} is being written by another dhrd-teach. Wait for it to end, or name "
-                "another --output."
-            ) from None
+    def _count_rejected(self, attempt: Mapping[str, Any]) -> None:
+        self.spent += Usage.of(attempt.get("usage"))
+        if "id" in attempt and attempt.get("reason") != "failed":
+            self._begun.add(attempt["id"].rpartition("/")[0])
+            self._attempts[attempt["id"], attempt.get("origin", "")] += 1
+            self._rejected_texts.add((attempt["id"], hash(attempt.get("rationale", ""))))
 
-    def _move_aside(self) -> None:
-        """Rename what is there to `F.1.jsonl` and so on, with the first number that is free."""
-        stem = self.path.stem
-        there = [p for p in (self.path, self.rejected_path, self.meta_path) if p.exists()]
-        for number in count(1):
-            renamed = [p.with_name(f"{stem}.{number}{p.name.removeprefix(stem)}") for p in there]
-            if not any(p.exists() for p in renamed):
-                break
-        for old, new in zip(there, renamed, strict=True):
-            old.rename(new)
+    def _show_types_first(self) -> None:
+        if self._late and self._processes.is_main:
+            show_types_first(self.path, self._late)
+            self._late.clear()
 
-
-def _append(file: IO[str], line: Mapping[str, Any]) -> None:
-    jsonlines.Writer(file).write(line)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _torn_line(path: Path) -> tuple[int, str]:
-    """(start in bytes, text) of a last line that is not whole; the text is "" if there is none.
-
-    A last line that only lacks its line end gets it.
-    """
-    with path.open("rb+") as file:
-        last = b""
-        for line in file:
-            last = line
-        if not last or last.endswith(b"\n"):
-            return 0, ""
-        try:
-            json.loads(last)
-        except ValueError:
-            return file.tell() - len(last), last.decode("utf-8", errors="backslashreplace")
-        file.write(b"\n")
-        return 0, ""
+    def _close_appenders(self) -> None:
+        for appender in self._appenders:
+            appender.close()
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -189,17 +211,5 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         if isinstance(was, dict) and isinstance(now, dict):
             yield from _differences(was, now, f"{prefix}{key}.")
         elif was != now:
-            yield f"{prefix}{key}: was {was!r}, now {now!r}"
-
-
-@contextmanager
-def _explained(path: Path, exit_code: int = EXIT_BAD_INPUT) -> Iterator[None]:
-    """Turn an operating system's error into a message naming the file."""
-    try:
-        yield
-    except OSError as error:
-        raise DHRDError(
-            f"Cannot write {error.filename or path}: {error.strerror or error}. Free the disk or "
-            "name another --output; everything written so far is kept.",
-            exit_code=exit_code,
-        ) from None
+            noted = f"was {was!r}" if key in old else "was not noted"
+            yield f"{prefix}{key}: {noted}, now {now!r}"

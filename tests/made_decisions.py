@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dhrd_plugin.decisions import Decision, TaskDecisions
-from teachers.base import Reply
+from teachers.base import Prediction, Reply
 
 
 def label_decision(index=0, gold=0, choices=("True", "False", "Neither"), task="made", **changes):
@@ -52,22 +54,37 @@ LEAKING = "The sky is grey, so it is true that it rains. Drops run down the wind
 
 
 class ScriptedTeacher:
-    """Replies with `script(request)`, one row at a time; remembers what it was asked."""
+    """Replies with `script(request)`, one row at a time; remembers what it was asked.
+
+    Attributes:
+        asked: (index, attempt, origin) of every request; questioned: (index, view) likewise.
+    """
 
     adapter = "scripted"
     model = "script"
     asks = True
 
-    def __init__(self, script, params=None):
+    def __init__(self, script=None, params=None, predict=None):
         self.params = params or {}
-        self.script = script
+        self._script = script
+        self._predict = predict
         self.asked = []
+        self.questioned = []
 
     def explain(self, requests):
         for request in requests:
-            self.asked.append((request.decision.index, request.attempt))
-            yield request, self.script(request)
+            self.asked.append((request.decision.index, request.attempt, request.prompt.origin))
+            yield request, replace(self._script(request), origin=request.prompt.origin)
+
+    def predict(self, questions):
+        for question in questions:
+            self.questioned.append((question.decision.index, question.prompt.view))
+            yield question, self._predict(question)
 
 
 def reply(rationale=GOOD, answer="True", **changes):
     return Reply(rationale, answer, "hinted", text=f"{rationale} / {answer}", **changes)
+
+
+def prediction(*probs, **changes):
+    return Prediction(probs, "scored", **changes)

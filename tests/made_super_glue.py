@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -118,16 +119,34 @@ ROWS: dict[str, list[dict]] = {
 }
 
 
+def repeated(rows: list[dict], times: int) -> list[dict]:
+    """The rows over and over, with numbers of their own."""
+    copies = []
+    for copy in range(times):
+        for row in rows:
+            index = row["idx"]
+            if isinstance(index, dict):  # MultiRC and ReCoRD: the outermost level is the passage
+                first, *_ = index
+                index = index | {first: index[first] + copy * len(rows)}
+            else:
+                index += copy * len(rows)
+            copies.append(row | {"idx": index})
+    return copies
+
+
 def write_super_glue(folder: Path, rows: dict[str, list[dict]] = ROWS) -> None:
     """Write `folder/aps/super_glue`; the stock tasks load it when `folder` is the current one."""
     root = folder / "aps" / "super_glue"
     configs = []
     for name, lines in rows.items():
         (root / name).mkdir(parents=True)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        # `datasets` caches local data under the files' names, whatever is in them.
+        content = hashlib.sha256(text.encode()).hexdigest()[:16]
         files = []
         for split in ("train", "validation"):
-            text = "".join(json.dumps(line) + "\n" for line in lines)
-            (root / name / f"{split}.jsonl").write_text(text)
-            files.append({"split": split, "path": f"{name}/{split}.jsonl"})
+            path = f"{name}/{split}-{content}.jsonl"
+            (root / path).write_text(text)
+            files.append({"split": split, "path": path})
         configs.append({"config_name": name, "data_files": files})
     (root / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n")

@@ -11,10 +11,11 @@ from made_decisions import GOOD, LEAKING, candidate_decision, label_decision, on
 from dhrd_plugin.errors import DHRDError
 from teachers.base import Request, make_teacher
 from teachers.generate import teach
-from teachers.prompts import HINTED
+from teachers.prompts import load_prompts
 from teachers.store import RecordStore
 
 ROWS = [label_decision(i) for i in range(4)]
+HINTED = load_prompts().hinted
 
 
 def bare(index, rationale=GOOD, **changes):
@@ -47,13 +48,14 @@ def test_rows_are_looked_up_and_rows_without_a_line_passed_over(source):
 
 
 def test_soft_labels_go_into_the_record(source, tmp_path):
-    path = source(bare(0, label_probs=[0.7, 0.2, 0.1]), bare(1))
+    path = source(bare(0, label_probs=[1, 0, 0]), bare(1))
     teacher = make_teacher(f"file:{path}", [one_split(ROWS)])
     output = tmp_path / "r.jsonl"
     with RecordStore(output) as store:
-        list(teach(ROWS, teacher, store, prompt=HINTED, max_attempts=1))
+        list(teach(ROWS, teacher, store, prompts=[HINTED], max_attempts=1))
     records = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [record["label_probs"] for record in records] == [[0.7, 0.2, 0.1], None]
+    assert [record["label_probs"] for record in records] == [[1.0, 0.0, 0.0], None]
+    assert all(isinstance(p, float) for p in records[0]["label_probs"])  # one type in the file
 
 
 def test_missing_split_means_the_one_asked_for(source):
@@ -90,7 +92,7 @@ def test_unverifiable_lines_are_told_once(source, caplog):
 def import_file(path, output):
     teacher = make_teacher(f"file:{path}", [one_split(ROWS)])
     with RecordStore(output) as store:
-        return list(teach(ROWS, teacher, store, prompt=HINTED, max_attempts=3))
+        return list(teach(ROWS, teacher, store, prompts=[HINTED], max_attempts=3))
 
 
 def test_leaks_are_rejected_once_and_a_mended_line_is_taken(source, tmp_path):

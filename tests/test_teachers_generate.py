@@ -1,34 +1,36 @@
-"""The loop and its store: retries, resuming, repairs, and refusing what does not belong."""
+"""The first pass: modes, retries, resuming, stopping, and what it leaves on disk."""
 
 from __future__ import annotations
 
 import json
+from itertools import islice
 
 import pytest
-from made_decisions import (
-    GOOD,
-    LEAKING,
-    ScriptedTeacher,
-    candidate_decision,
-    label_decision,
-    one_split,
-    reply,
-)
+from made_decisions import GOOD, LEAKING, ScriptedTeacher, label_decision, one_split, reply
 
-from dhrd_plugin.errors import DHRDError
+from teachers.budget import Usage
 from teachers.generate import made_from, teach
-from teachers.prompts import HINTED
+from teachers.prompts import load_prompts
 from teachers.store import RecordStore
 
 ROWS = [label_decision(i) for i in range(4)]
+PROMPTS = load_prompts()
+MODES = {
+    "hinted": [PROMPTS.hinted],
+    "blind": [PROMPTS.blind],
+    "ladder": [PROMPTS.blind, PROMPTS.hinted],
+}
 
 
-def run(path, script, rows=ROWS, max_attempts=3, new=False, params=None):
-    """One run of the loop as the command does it; (teacher, outcomes)."""
-    teacher = ScriptedTeacher(script, params)
-    with RecordStore(path, new=new) as store:
-        store.claim("made/train", made_from(one_split(ROWS), teacher, HINTED))
-        outcomes = list(teach(rows, teacher, store, prompt=HINTED, max_attempts=max_attempts))
+def run(path, script, rows=ROWS, mode="hinted", max_attempts=3, **options):
+    """One run of the pass as the command does it; (teacher, outcomes)."""
+    teacher = ScriptedTeacher(script)
+    prompts = MODES[mode]
+    with RecordStore(path) as store:
+        store.claim("made/train", made_from(one_split(ROWS), teacher, mode, prompts))
+        outcomes = list(
+            teach(rows, teacher, store, prompts=prompts, max_attempts=max_attempts, **options)
+        )
     return teacher, outcomes
 
 
@@ -66,7 +68,7 @@ def test_bad_attempts_are_logged_and_tried_again(output, rejected):
         "adapter": "scripted",
         "model": "script",
         "params": {},
-        "prompt_sha": HINTED.sha,
+        "prompt_sha": PROMPTS.hinted.sha,
     }
     log = [(r["index"], r["attempts"], r["reason"]) for r in lines(rejected)]
     assert sorted(log) == [
@@ -82,12 +84,61 @@ def test_bad_attempts_are_logged_and_tried_again(output, rejected):
     assert sum(outcome.reason is None for outcome in outcomes) == 3
 
 
+def test_blind_keeps_what_finds_the_gold_answer(output, rejected):
+    def script(request):
+        right = request.decision.index != 2 and request.attempt > request.decision.index
+        return reply(answer="True" if right else "False")
+
+    teacher, _ = run(output, script, mode="blind", max_attempts=2)
+    assert [(r["index"], r["attempts"], r["origin"]) for r in lines(output)] == [
+        (0, 1, "blind"),
+        (1, 2, "blind"),
+    ]
+    assert lines(output)[0]["teacher"]["prompt_sha"] == PROMPTS.blind.sha
+    assert {origin for _, _, origin in teacher.asked} == {"blind"}
+    assert {r["reason"] for r in lines(rejected)} == {"answer"}
+
+
+def test_ladder_shows_the_gold_answer_where_blind_attempts_are_used_up(output):
+    def script(request):
+        right = request.decision.index == 0 or request.prompt.origin == "hinted"
+        return reply(answer="True" if right else "False")
+
+    teacher, outcomes = run(output, script, rows=ROWS[:2], mode="ladder", max_attempts=2)
+    assert [(r["index"], r["attempts"], r["origin"]) for r in lines(output)] == [
+        (0, 1, "blind"),
+        (1, 3, "hinted"),
+    ]
+    assert [asked for asked in teacher.asked if asked[0] == 1] == [
+        (1, 1, "blind"),
+        (1, 2, "blind"),
+        (1, 3, "hinted"),
+    ]
+    assert [(o.reason, o.final) for o in outcomes if o.decision.index == 1] == [
+        ("answer", False),
+        ("answer", False),
+        (None, True),
+    ]
+
+
+def test_a_resumed_ladder_goes_on_where_each_row_stood(output):
+    def interrupted(request):
+        if request.attempt == 3:
+            raise KeyboardInterrupt
+        return reply(answer="False")
+
+    with pytest.raises(KeyboardInterrupt):
+        run(output, interrupted, rows=ROWS[:1], mode="ladder", max_attempts=2)
+    teacher, _ = run(output, lambda r: reply(), mode="ladder", max_attempts=2)
+    assert teacher.asked == [(0, 3, "hinted"), *[(i, 1, "blind") for i in (1, 2, 3)]]
+
+
 def test_kept_rows_and_used_up_rows_are_not_asked_again(output):
     run(output, lambda r: reply(answer="False" if r.decision.index == 2 else "True"))
     teacher, outcomes = run(output, lambda r: reply())
     assert teacher.asked == [] and outcomes == []
     teacher, _ = run(output, lambda r: reply(), max_attempts=5)
-    assert teacher.asked == [(2, 4)]
+    assert teacher.asked == [(2, 4, "hinted")]
     assert lines(output)[-1]["attempts"] == 4
 
 
@@ -99,7 +150,7 @@ def test_failed_request_is_no_attempt_and_does_not_stop_the_others(output, rejec
     ]
     assert [o.final for o in outcomes] == [True] * 4
     teacher, _ = run(output, lambda r: reply())
-    assert teacher.asked == [(1, 1)]
+    assert teacher.asked == [(1, 1, "hinted")]
     assert lines(output)[-1]["index"] == 1
 
 
@@ -113,119 +164,76 @@ def test_interrupted_run_keeps_what_it_had_and_goes_on(output):
         run(output, script)
     assert [r["index"] for r in lines(output)] == [0, 1]
     teacher, _ = run(output, lambda r: reply())
-    assert [index for index, _ in teacher.asked] == [2, 3]
+    assert [index for index, _, _ in teacher.asked] == [2, 3]
     assert [r["index"] for r in lines(output)] == [0, 1, 2, 3]
 
 
-def test_record_is_on_disk_before_its_outcome_is_reported(output):
+def test_stop_asks_nothing_more_but_stores_what_is_in_flight(output, rejected):
+    answered = []
+
+    class TwoAtOnce(ScriptedTeacher):
+        def explain(self, requests):
+            while pair := list(islice(requests, 2)):
+                for request in pair:
+                    answered.append(request.decision.index)
+                    yield request, reply(answer="False" if request.decision.index else "True")
+
+    teacher = TwoAtOnce()
+    with RecordStore(output) as store:
+        outcomes = teach(
+            ROWS,
+            teacher,
+            store,
+            prompts=MODES["hinted"],
+            max_attempts=3,
+            stop=lambda: len(answered) > 0,
+        )
+        assert [outcome.decision.index for outcome in outcomes] == [0, 1]
+    assert [r["index"] for r in lines(output)] == [0]
+    assert [r["index"] for r in lines(rejected)] == [1]
+
+
+def test_record_is_in_the_file_before_its_outcome_is_reported(output):
     with RecordStore(output) as store:
         teacher = ScriptedTeacher(lambda r: reply())
-        for count, _ in enumerate(teach(ROWS, teacher, store, prompt=HINTED, max_attempts=1), 1):
+        outcomes = teach(ROWS, teacher, store, prompts=MODES["hinted"], max_attempts=1)
+        for count, _ in enumerate(outcomes, start=1):
             assert len(lines(output)) == count
 
 
-@pytest.mark.parametrize("cut", [1, 40, -2])
-def test_torn_line_is_moved_to_the_rejected_file_and_written_anew(output, rejected, cut):
-    run(output, lambda r: reply("Grüße. " + GOOD))
-    whole = output.read_bytes().splitlines(keepends=True)
-    torn = whole[-1][:cut]
-    output.write_bytes(b"".join(whole[:-1]) + torn)
-    teacher, _ = run(output, lambda r: reply())
-    assert teacher.asked == [(3, 1)]
-    assert [r["index"] for r in lines(output)] == [0, 1, 2, 3]
-    assert lines(rejected) == [{"reason": "torn line", "text": torn.decode()}]
+def test_all_that_came_is_on_disk_before_the_next_request(output, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda fd: synced.append(len(lines(output))))
+    seen = []
 
+    class FourAtOnce(ScriptedTeacher):
+        def explain(self, requests):
+            for request in requests:
+                seen.append((len(lines(output)), synced[-1] if synced else 0))
+                yield request, reply()
 
-def test_line_torn_inside_a_character_is_kept_readable(output, rejected):
-    output.write_bytes('{"rationale": "Grü'.encode()[:-1])
-    run(output, lambda r: reply())
-    assert lines(rejected)[0]["text"] == '{"rationale": "Gr\\xc3'
-    assert len(lines(output)) == 4
-
-
-def test_torn_rejected_line_is_repaired_too(output, rejected):
-    run(output, lambda r: reply(answer="False"), max_attempts=1)
-    rejected.write_bytes(rejected.read_bytes()[:-10])
-    teacher, _ = run(output, lambda r: reply(), max_attempts=1)
-    assert teacher.asked == [(3, 1)]
-    assert lines(rejected)[-1]["reason"] == "torn line"
-    assert len(lines(rejected)) == 4
-
-
-def test_last_line_without_its_end_is_whole(output, rejected):
-    run(output, lambda r: reply())
-    output.write_bytes(output.read_bytes().rstrip(b"\n"))
-    teacher, _ = run(output, lambda r: reply(), rows=[*ROWS, label_decision(4)])
-    assert teacher.asked == [(4, 1)]
-    assert [r["index"] for r in lines(output)] == [0, 1, 2, 3, 4]
-    assert lines(rejected) == []
-
-
-def test_two_writers_are_refused(output):
-    with (
-        RecordStore(output),
-        pytest.raises(DHRDError, match=r"r\.jsonl is being written by another"),
-    ):
-        RecordStore(output)
-    RecordStore(output).__exit__()
-
-
-def test_changed_teacher_is_refused_with_the_difference(output):
-    run(output, lambda r: reply(), params={"seed": 1})
-    before = output.read_bytes()
-    with pytest.raises(DHRDError) as refusal:
-        run(output, lambda r: reply(), params={"seed": 2})
-    assert "made/train:\n  teacher.params.seed: was 1, now 2\n" in str(refusal.value)
-    assert "--new" in str(refusal.value)
-    assert output.read_bytes() == before
-
-
-def test_changed_data_is_refused_but_not_before_a_row_was_made(output):
-    teacher = ScriptedTeacher(lambda r: reply())
-    changed = one_split([label_decision(0, gold=1), *ROWS[1:]])
     with RecordStore(output) as store:
-        store.claim("made/train", made_from(changed, teacher, HINTED))
-    run(output, lambda r: reply())
-    with RecordStore(output) as store, pytest.raises(DHRDError, match="data_sha: was"):
-        store.claim("made/train", made_from(changed, teacher, HINTED))
+        list(teach(ROWS, FourAtOnce(), store, prompts=MODES["hinted"], max_attempts=1))
+    assert seen == [(n, n) for n in range(4)]
+    assert synced[-1] == 4
 
 
-def test_rows_without_a_sidecar_are_refused(output):
-    run(output, lambda r: reply())
-    output.with_name("r.jsonl.meta.json").unlink()
-    with pytest.raises(DHRDError, match=r"does not say how they were made"):
-        run(output, lambda r: reply())
-
-
-def test_new_starts_afresh_and_loses_nothing(output, rejected, tmp_path):
+def test_usage_of_every_attempt_is_stored_and_counted(output, rejected):
     def script(request):
-        return reply(answer="False" if request.decision.index == 2 else "True")
+        cost = Usage(10, request.attempt, cost=0.5, estimated=request.decision.index == 1)
+        if request.decision.index == 2:
+            return reply(failure="cut off", usage=cost)
+        return reply(LEAKING if request.attempt == 1 else GOOD, usage=cost)
 
-    run(output, script, params={"seed": 1})
-    first = output.read_bytes(), rejected.read_bytes()
-    for seed in (2, 3):
-        run(output, lambda r: reply(), params={"seed": seed}, new=True)
-    assert (tmp_path / "r.1.jsonl").read_bytes() == first[0]
-    assert (tmp_path / "r.1.rejected.jsonl").read_bytes() == first[1]
-    meta = json.loads((tmp_path / "r.2.jsonl.meta.json").read_text())
-    assert meta["made/train"]["teacher"]["params"] == {"seed": 2}
-    assert len(lines(output)) == 4
-
-
-def test_one_file_holds_several_tasks(output):
-    run(output, lambda r: reply())
-    others = [candidate_decision(0), candidate_decision(1)]
-    teacher = ScriptedTeacher(lambda r: reply(answer="(B)"), params={"seed": 9})
+    _, outcomes = run(output, script, rows=ROWS[:3])
+    spent = Usage(50, 7, cost=2.5, estimated=True)
+    assert sum((outcome.usage for outcome in outcomes), Usage()) == spent
+    assert lines(output)[0]["usage"] == {
+        "prompt_tokens": 10,
+        "completion_tokens": 2,
+        "cost": 0.5,
+        "estimated": False,
+    }
+    assert len(lines(rejected)) == 3
     with RecordStore(output) as store:
-        store.claim("made_copa/train", made_from(one_split(others), teacher, HINTED))
-        list(teach(others, teacher, store, prompt=HINTED, max_attempts=1))
-    assert [r["task"] for r in lines(output)] == ["made"] * 4 + ["made_copa"] * 2
-    assert lines(output)[-1]["label_text"] == "the grass was cut."
-    teacher, _ = run(output, lambda r: reply())
-    assert teacher.asked == []
-
-
-def test_unwritable_place_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DHRDError, match=r"Cannot write .*file"):
-        RecordStore(tmp_path / "file" / "r.jsonl")
+        assert store.spent == spent

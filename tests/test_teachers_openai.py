@@ -2,123 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import chat_server
 import pytest
-from made_decisions import GOOD, LEAKING, label_decision, one_split
+from chat_server import SECRET, Failure, completion, said
+from made_decisions import GOOD, LEAKING, candidate_decision, label_decision, one_split
 
 from dhrd_plugin.errors import DHRDError
-from teachers.base import make_teacher
+from teachers.base import Question, make_teacher
+from teachers.budget import Budget, Prices
 from teachers.generate import teach
-from teachers.prompts import HINTED
+from teachers.prompts import load_prompts
 from teachers.store import RecordStore
 
+serve = chat_server.serve  # the fixture
+
 ROWS = [label_decision(i) for i in range(6)]
-SECRET = "sk-very-secret-0123456789"
-
-
-def said(rationale=GOOD, answer="True"):
-    return f"{rationale} [END OF REASONING]\nAnswer: {answer}"
-
-
-class ChatServer(ThreadingHTTPServer):
-    """Answers chat completions with `script(row index, n)`: a text, (status, error message), or
-    bytes that are sent as a web page.
-
-    `n` counts the requests for that row from 1. Request bodies, keys and paths are kept.
-    """
-
-    def __init__(self, script):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script = script
-        self.bodies, self.keys, self.paths = [], [], []
-        self.in_flight = self.most_in_flight = 0
-        self.guard = threading.Lock()
-        self.gate = None  # a barrier that requests wait at, to prove that they overlap
-
-    def handle_error(self, request, client_address):
-        """A cancelled request hangs up; that is no matter for the test's output."""
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = body["messages"][0]["content"]
-        row = int(prompt.split("Scene ")[1].split(".")[0])
-        with server.guard:
-            server.bodies.append(body)
-            server.keys.append(self.headers["Authorization"])
-            server.paths.append(self.path)
-            n = sum(f"Scene {row}." in b["messages"][0]["content"] for b in server.bodies)
-            server.in_flight += 1
-            server.most_in_flight = max(server.most_in_flight, server.in_flight)
-        if server.gate is not None:
-            server.gate.wait(timeout=30)
-        answer = server.script(row, n)
-        with server.guard:
-            server.in_flight -= 1
-        if isinstance(answer, bytes):
-            status, payload = 200, None
-        elif isinstance(answer, tuple):
-            status, message = answer
-            payload = {"error": {"message": message, "type": "error"}}
-        else:
-            status = 200
-            payload = {
-                "id": "c",
-                "object": "chat.completion",
-                "created": 0,
-                "model": body["model"],
-                "choices": [
-                    {
-                        "index": 0,
-                        "finish_reason": "stop",
-                        "message": {"role": "assistant", "content": answer},
-                    }
-                ],
-                "usage": {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33},
-            }
-        data = answer if payload is None else json.dumps(payload).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/html" if payload is None else "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("retry-after-ms", "1")
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def serve():
-    """Starts a server with a script."""
-    servers = []
-
-    def start(script):
-        server = ChatServer(script)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+PROMPTS = load_prompts()
 
 
 @pytest.fixture
@@ -126,10 +28,23 @@ def output(tmp_path):
     return tmp_path / "r.jsonl"
 
 
+def ask(url, **flags):
+    return make_teacher("openai:some-model", [one_split(ROWS)], base_url=url, **flags)
+
+
 def run(output, url, rows=ROWS, max_attempts=3, **flags):
-    teacher = make_teacher("openai:some-model", [one_split(ROWS)], base_url=url, **flags)
     with RecordStore(output) as store:
-        return list(teach(rows, teacher, store, prompt=HINTED, max_attempts=max_attempts))
+        prompts = [PROMPTS.hinted]
+        return list(
+            teach(rows, ask(url, **flags), store, prompts=prompts, max_attempts=max_attempts)
+        )
+
+
+def predict(url, rows=ROWS, view="input", votes=3, **flags):
+    """Predictions by row."""
+    questions = (Question(row, PROMPTS.judge[view], GOOD, votes=votes) for row in rows)
+    predictions = ask(url, **flags).predict(questions)
+    return {question.decision.index: prediction for question, prediction in predictions}
 
 
 def lines(path):
@@ -137,28 +52,37 @@ def lines(path):
 
 
 def test_request_carries_the_prompt_and_nothing_unasked(serve, output):
-    server = serve(lambda row, n: said())
+    server = serve(lambda call: said())
     run(output, server.url, rows=ROWS[:1])
     assert server.paths == ["/v1/chat/completions"]
-    assert server.bodies == [
-        {
-            "model": "some-model",
-            "messages": [{"role": "user", "content": HINTED.render(ROWS[0])}],
-        }
-    ]
+    assert server.bodies == [{"model": "some-model", "messages": PROMPTS.hinted.messages(ROWS[0])}]
     assert server.keys == [f"Bearer {SECRET}"]
     (record,) = lines(output)
-    assert (record["rationale"], record["attempts"]) == (GOOD, 1)
-    assert record["usage"] == {"prompt_tokens": 11, "completion_tokens": 22}
+    assert (record["rationale"], record["attempts"], record["origin"]) == (GOOD, 1, "hinted")
+    assert record["usage"] == {
+        "prompt_tokens": 11, "completion_tokens": 22, "cost": None, "estimated": False
+    }  # fmt: skip
     assert record["teacher"]["adapter"] == "openai"
+    assert record["teacher"]["params"] == {}
     assert record["checks"]["answer"] == "True"
 
 
+def test_settings_are_sent_and_recorded(serve, output):
+    server = serve(lambda call: said())
+    run(output, server.url, rows=ROWS[:1], temperature=0.5, top_p=0.9, max_new_tokens=300)
+    assert server.bodies[0].items() >= {
+        "temperature": 0.5, "top_p": 0.9, "max_completion_tokens": 300
+    }.items()  # fmt: skip
+    assert lines(output)[0]["teacher"]["params"] == {
+        "temperature": 0.5, "top_p": 0.9, "max_new_tokens": 300
+    }  # fmt: skip
+
+
 def test_wrong_answer_and_leak_are_asked_again(serve, output):
-    def script(row, n):
-        if n > 1:
+    def script(call):
+        if call.n > 1:
             return said()
-        return {1: said(answer="False"), 2: said(LEAKING), 3: GOOD}.get(row, said())
+        return {1: said(answer="False"), 2: said(LEAKING), 3: GOOD}.get(call.row, said())
 
     server = serve(script)
     run(output, server.url)
@@ -171,7 +95,7 @@ def test_wrong_answer_and_leak_are_asked_again(serve, output):
 
 
 def test_seed_is_sent_when_given_another_one_for_each_attempt(serve, output):
-    server = serve(lambda row, n: said(answer="True" if n == 2 else "False"))
+    server = serve(lambda call: said(answer="True" if call.n == 2 else "False"))
     run(output, server.url, rows=ROWS[:2], seed=5)
     seeds = [body["seed"] for body in server.bodies]
     assert len(set(seeds)) == 4 and all(0 <= seed < 2**31 for seed in seeds)
@@ -179,97 +103,156 @@ def test_seed_is_sent_when_given_another_one_for_each_attempt(serve, output):
 
 
 def test_requests_overlap_but_no_more_than_allowed(serve, output):
-    server = serve(lambda row, n: said())
+    server = serve(lambda call: said())
     server.gate = threading.Barrier(3)  # opens only when three requests wait at once
     run(output, server.url, concurrency=3)
     assert server.most_in_flight == 3
     assert sorted(r["index"] for r in lines(output)) == list(range(6))
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_refusal_stops_at_once_with_the_reason_and_without_the_key(serve, output, caplog, status):
-    server = serve(lambda row, n: (status, f"bad key {SECRET}, also sk-abc***xyz, or no model"))
-    with pytest.raises(DHRDError) as refusal:
-        run(output, server.url, concurrency=2)
-    message = str(refusal.value)
-    assert "refused 'some-model'" in message and "or no model" in message
-    assert "127.0.0.1" in message and "OPENAI_API_KEY" in message
-    assert "sk-" not in message
-    assert refusal.value.exit_code == 2
-    assert len(server.bodies) <= 2
-    assert lines(output) == []
-    gc.collect()
-    assert "never retrieved" not in caplog.text  # the refusals of requests in flight
+def test_cost_is_recorded(serve, output):
+    server = serve(lambda call: completion(said(), usage=(1000, 100)))
+    run(output, server.url, rows=ROWS[:1], prices=Prices(prompt=1.0, completion=20.0))
+    assert lines(output)[0]["usage"]["cost"] == pytest.approx(0.003)
 
 
-def test_refusal_after_answers_keeps_them_and_is_a_failure_while_running(serve, output):
-    server = serve(lambda row, n: said() if row < 3 else (401, "revoked"))
-    with pytest.raises(DHRDError, match="revoked") as refusal:
-        run(output, server.url, concurrency=1)
-    assert refusal.value.exit_code == 1
-    assert [r["index"] for r in lines(output)] == [0, 1, 2]
+def test_usage_that_is_not_reported_is_estimated_from_above(serve, output):
+    server = serve(lambda call: completion(said(), usage=None))
+    run(output, server.url, rows=ROWS[:1], max_new_tokens=300)
+    usage = lines(output)[0]["usage"]
+    text = PROMPTS.hinted.messages(ROWS[0])[0]["content"]
+    assert usage["estimated"]
+    assert usage["prompt_tokens"] > len(text.encode()) and usage["completion_tokens"] >= 300
 
 
-def test_row_that_finally_fails_is_logged_and_the_others_go_on(serve, output):
-    server = serve(lambda row, n: (500, f"broken, {SECRET}") if row == 2 else said())
-    run(output, server.url)
-    assert sorted(r["index"] for r in lines(output)) == [0, 1, 3, 4, 5]
-    (failed,) = lines(output.with_name("r.rejected.jsonl"))
-    assert (failed["index"], failed["reason"]) == (2, "failed")
-    assert "broken" in failed["detail"] and SECRET not in json.dumps(failed)
-    assert len(server.bodies) == 5 + 3  # the client's own retries
-
-
-def test_passing_error_is_retried_by_the_client(serve, output):
-    server = serve(lambda row, n: (429, "slow down") if n == 1 else said())
-    run(output, server.url, rows=ROWS[:2])
-    assert [r["attempts"] for r in lines(output)] == [1, 1]
+@pytest.mark.parametrize(
+    ("reply", "detail"),
+    [
+        (completion(None, refusal="I cannot help with that."), "declined: I cannot help"),
+        (completion(None, finish_reason="content_filter"), "declined: content filter"),
+        (completion(GOOD, finish_reason="length"), "cut off after 22 tokens"),
+        (completion(said(), finish_reason="length"), "cut off after 22 tokens"),
+        (completion(None), "no [END OF REASONING]"),
+    ],
+)
+def test_reply_that_is_none_is_broken_form_with_the_reason(serve, output, reply, detail):
+    server = serve(lambda call: reply)
+    run(output, server.url, rows=ROWS[:1], max_attempts=1)
+    (rejected,) = lines(output.with_name("r.rejected.jsonl"))
+    assert rejected["reason"] == "form" and detail in rejected["detail"]
 
 
 def test_key_in_a_reply_reaches_no_file(serve, output):
-    server = serve(lambda row, n: said(f"{GOOD} My key is {SECRET}."))
+    server = serve(lambda call: said(f"{GOOD} My key is {SECRET}."))
     run(output, server.url, rows=ROWS[:1])
     assert lines(output)[0]["rationale"].endswith("My key is [key].")
     assert all(SECRET not in path.read_text() for path in output.parent.iterdir())
 
 
 def test_half_a_surrogate_pair_is_stored_as_valid_text(serve, output):
-    server = serve(lambda row, n: said(f"{GOOD} \ud83d."))
+    server = serve(lambda call: said(f"{GOOD} \ud83d."))
     run(output, server.url, rows=ROWS[:1])
     assert lines(output)[0]["rationale"].endswith("?.")
 
 
-def test_empty_reply_is_broken_form(serve, output):
-    server = serve(lambda row, n: None)
-    run(output, server.url, rows=ROWS[:1], max_attempts=1)
-    assert lines(output.with_name("r.rejected.jsonl"))[0]["reason"] == "form"
+def test_cap_goes_by_its_older_name_where_the_newer_one_is_refused(serve, output):
+    def script(call):
+        if "max_completion_tokens" in call.body:
+            return Failure(422, "Extra inputs are not permitted: max_completion_tokens")
+        return said()
+
+    server = serve(script)
+    run(output, server.url, max_new_tokens=99, concurrency=1)
+    assert [body.get("max_tokens") for body in server.bodies] == [None] + [99] * 6
+    assert len(lines(output)) == 6
 
 
-def test_server_that_is_no_chat_server_stops_the_run(serve, output):
-    server = serve(lambda row, n: b"<html>Welcome</html>")
-    with pytest.raises(DHRDError, match=r"sent no chat completion but '<html>Welcome") as refusal:
-        run(output, server.url)
-    assert refusal.value.exit_code == 2
+def test_refusal_that_only_mentions_the_cap_does_not_change_its_name(serve, output):
+    def script(call):
+        too_long = "too long: 500 tokens and 99 of max_completion_tokens"
+        return Failure(400, too_long) if call.row == 1 else said()
+
+    server = serve(script)
+    run(output, server.url, max_new_tokens=99, concurrency=1)
+    assert [body["max_completion_tokens"] for body in server.bodies] == [99] * 6
+    assert len(lines(output)) == 5
 
 
-def test_unreachable_server_is_one_message(output):
-    closed = ChatServer(lambda row, n: said())
-    url = closed.url.replace("http://", "http://user:password@")
-    closed.server_close()
-    with pytest.raises(DHRDError, match=r"127\.0\.0\.1:\d+/v1 cannot be reached") as refusal:
-        run(output, url)
-    assert refusal.value.exit_code == 2
-    assert "password" not in str(refusal.value)
-    assert len(str(refusal.value).splitlines()) < 6
+def test_budget_caps_the_reply(serve, output):
+    server = serve(lambda call: said())
+    run(output, server.url, rows=ROWS[:1], budget=Budget(max_tokens=10_000))
+    assert server.bodies[0]["max_completion_tokens"] == 512
+    assert lines(output)[0]["teacher"]["params"] == {"max_new_tokens": 512}
+
+
+def test_logprobs_of_the_first_answer_token_are_the_distribution(serve):
+    alternatives = {"True": 0.6, " false": 0.2, "T": 0.1, "Perhaps": 0.1}
+    server = serve(lambda call: completion("True", logprobs=[alternatives, {".": 1.0}]))
+    prediction = predict(server.url, rows=ROWS[:1])[0]
+    assert prediction.method == "top_logprobs"
+    assert prediction.probs == pytest.approx((0.7 / 0.9, 0.2 / 0.9, 0.0))
+    (body,) = server.bodies
+    assert body["messages"] == PROMPTS.judge["input"].messages(ROWS[0], "")
+    assert (body["logprobs"], body["top_logprobs"], body["max_completion_tokens"]) == (True, 20, 32)
+
+
+def test_votes_where_the_server_gives_no_logprobs(serve):
+    """The first reply is a vote too, and the server is not asked for log-probabilities again."""
+    votes = ["False", "Answer: True", "perhaps", "true", '"True".']
+    server = serve(lambda call: votes[call.n - 1])
+    predictions = predict(server.url, rows=ROWS[:2], votes=5, concurrency=1, seed=3)
+    assert predictions[0].method == "votes:4"
+    assert predictions[0].probs == (0.75, 0.25, 0.0)
+    assert predictions[0].usage.prompt_tokens == 5 * 11
+    assert ["logprobs" in body for body in server.bodies] == [True] + [False] * 9
+    assert len({body["seed"] for body in server.bodies}) == 10
+
+
+def test_votes_where_the_server_refuses_logprobs(serve):
+    def script(call):
+        return Failure(400, "logprobs is not supported") if "logprobs" in call.body else "False"
+
+    server = serve(script)
+    predictions = predict(server.url, rows=ROWS[:2], votes=2, concurrency=1)
+    assert {(p.method, p.probs) for p in predictions.values()} == {("votes:2", (0.0, 1.0, 0.0))}
+    assert len(server.bodies) == 1 + 2 * 2
+    assert "seed" not in server.bodies[0] and "n" not in server.bodies[0]
+
+
+def test_votes_where_the_logprobs_do_not_tell(serve):
+    vague = {"Well": 0.6, "True": 0.4}
+    server = serve(lambda call: completion("Well", logprobs=[vague]) if call.n == 1 else "True")
+    prediction = predict(server.url, rows=ROWS[:1], votes=3)[0]
+    assert (prediction.method, prediction.probs) == ("votes:2", (1.0, 0.0, 0.0))
+
+
+def test_vote_that_fails_is_left_out(serve):
+    server = serve(lambda call: Failure(400, "unlucky") if call.n == 2 else "True")
+    assert predict(server.url, rows=ROWS[:1], votes=3)[0].method == "votes:2"
+
+
+def test_no_readable_vote_is_a_failure(serve):
+    server = serve(lambda call: "I would rather not say.")
+    prediction = predict(server.url, rows=ROWS[:1], votes=2)[0]
+    assert prediction.probs is None and prediction.method is None
+    assert "names a choice" in prediction.failure and "rather not" in prediction.failure
+    assert prediction.usage.prompt_tokens == 2 * 11
+
+
+def test_letters_are_predicted_for_candidates(serve):
+    server = serve(lambda call: completion("B", logprobs=[{"B": 0.7, "(A": 0.2, "I": 0.1}]))
+    server.count = lambda body: None  # its prompt names no scene
+    prediction = predict(server.url, rows=[candidate_decision()], view="both")[0]
+    assert prediction.probs == pytest.approx((0.2 / 0.9, 0.7 / 0.9))
 
 
 def test_missing_key_is_an_error_but_not_for_a_local_server(serve, output, monkeypatch):
+    server = serve(lambda call: said())
     monkeypatch.delenv("OPENAI_API_KEY")
     for url in (None, "https://example.org/v1"):
         with pytest.raises(DHRDError, match="set OPENAI_API_KEY") as refusal:
             make_teacher("openai:some-model", [], base_url=url)
         assert refusal.value.exit_code == 2
-    server = serve(lambda row, n: said())
     run(output, server.url, rows=ROWS[:1])
     assert len(lines(output)) == 1
 
@@ -282,6 +265,12 @@ def test_missing_key_is_an_error_but_not_for_a_local_server(serve, output, monke
     ],
 )
 def test_unusable_settings_are_named(monkeypatch, name, value, message):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     monkeypatch.setenv(name, value)
     with pytest.raises(DHRDError, match=message):
         make_teacher("openai:some-model", [])
+
+
+def test_limit_on_cost_without_prices_is_an_error(serve):
+    with pytest.raises(DHRDError, match="--price-in"):
+        ask("http://localhost/v1", budget=Budget(max_cost=1.0))

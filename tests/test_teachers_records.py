@@ -8,6 +8,7 @@ import pytest
 from made_decisions import GOOD, label_decision
 
 from dhrd_plugin.errors import DHRDError
+from teachers.budget import Usage
 from teachers.records import REJECTED_SCHEMA, load_rationales, make_record, read_lines
 
 ROWS = {decision.id: decision for decision in map(label_decision, range(3))}
@@ -27,7 +28,7 @@ def full_record(**changes):
         attempts=2,
         checks={"answer": "True"},
         teacher={"adapter": "hf"},
-        usage={"prompt_tokens": 5, "completion_tokens": 7},
+        usage=Usage(prompt_tokens=5, completion_tokens=7),
     )
     return {**record, **changes}
 
@@ -36,9 +37,19 @@ def test_record_has_the_documented_fields_in_order():
     record = full_record()
     assert list(record) == [
         *("schema", "id", "input_sha", "task", "split", "index", "label", "label_text"),
-        *("rationale", "origin", "attempts", "checks", "label_probs", "teacher", "usage"),
-        "created",
+        *("rationale", "origin", "attempts", "checks", "label_probs", "judge", "teacher"),
+        *("usage", "created"),
     ]
+    assert list(record["checks"]) == [
+        *("answer", "answer_matches", "leaked_words", "words", "sufficiency", "leakage")
+    ]
+    assert record["checks"]["leakage"] is None
+    assert record["usage"] == {
+        "prompt_tokens": 5,
+        "completion_tokens": 7,
+        "cost": None,
+        "estimated": False,
+    }
     assert record["schema"] == "dhrd.rationale/1"
     assert record["id"] == "made/train/1"
     assert (record["label"], record["label_text"]) == (0, "True")
@@ -81,6 +92,28 @@ def test_torn_line_is_named_and_the_repair_told(tmp_path):
     path = write(tmp_path / "r.jsonl", BARE)
     path.write_text(path.read_text() + '{"task": "ma', encoding="utf-8")
     with pytest.raises(DHRDError, match=r"r\.jsonl:2: not valid JSON.*repairs it"):
+        list(read_lines(path))
+
+
+def test_lines_are_read_one_by_one(tmp_path):
+    path = write(tmp_path / "r.jsonl", BARE)
+    path.write_text(path.read_text() + "no JSON\n")
+    lines = read_lines(path)
+    assert next(lines) == (1, BARE)
+    with pytest.raises(DHRDError, match=r"r\.jsonl:2: not valid JSON \(Expecting value\)\.$"):
+        next(lines)
+
+
+def test_escaped_pairs_and_raw_separators_are_text(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"a": "\\ud83d\\ude00", "b": "\u2028 \x85"}\n', encoding="utf-8")
+    assert [record for _, record in read_lines(path)] == [{"a": "😀", "b": "\u2028 \x85"}]
+
+
+def test_other_encodings_are_named_with_the_line(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(json.dumps(BARE).encode() + b"\n" + '{"a": "Grüße"}'.encode("latin-1"))
+    with pytest.raises(DHRDError, match=r"r\.jsonl:2: not UTF-8 text"):
         list(read_lines(path))
 
 

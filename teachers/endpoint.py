@@ -1,0 +1,96 @@
+"""A server that speaks OpenAI's chat completions: its address, its key, and one request to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from dhrd_plugin.errors import DHRDError
+from teachers.budget import Prices
+from teachers.completions import Answer, NoAnswer, read_completion, read_error
+
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+PLACEHOLDER_KEY = "no-key-needed"  # local servers take any, but the client wants one
+CONNECT_TIMEOUT = 10.0  # seconds
+
+
+class Endpoint:
+    """Where chats are sent to; nothing is sent before `complete`."""
+
+    def __init__(self, base_url: str | None, *, timeout: float, prices: Prices | None) -> None:
+        """Find the server and key.
+
+        Args:
+            base_url: the server, up to `/v1`; $OPENAI_BASE_URL or OpenAI itself by default.
+            timeout: seconds for a whole request.
+
+        Raises:
+            DHRDError: no URL, no key for a server that is not local, or one that cannot be a key.
+        """
+        self._url = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        if urlsplit(self._url).scheme not in ("http", "https"):
+            raise DHRDError(f"--base-url {self._url!r}: need http://… or https://…")
+        self._key = self._find_key()
+        self._timeout = timeout
+        self._prices = prices
+        self._client: Any = None
+
+    def open(self) -> None:
+        """Make a client; it belongs to the event loop that it is first used in."""
+        try:
+            from openai import AsyncOpenAI, Timeout
+        except ImportError:
+            raise DHRDError(
+                "openai: teachers need the openai package. Run: pip install openai"
+            ) from None
+        self._client = AsyncOpenAI(
+            base_url=self._url,
+            api_key=self._key,
+            timeout=Timeout(self._timeout, connect=min(self._timeout, CONNECT_TIMEOUT)),
+            max_retries=0,  # each send has to be paced and paid for: who calls sends again
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def complete(self, options: dict[str, Any]) -> Answer:
+        """Send a chat once.
+
+        Args:
+            options: of the API, model and messages included.
+
+        Raises:
+            NoAnswer: whatever went wrong.
+        """
+        import openai
+
+        try:
+            # The client's own timeout starts anew with every byte.
+            async with asyncio.timeout(self._timeout):
+                completion = await self._client.chat.completions.create(**options)
+        except TimeoutError:
+            raise NoAnswer(f"no reply within {self._timeout:g} s", used=None) from None
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON
+            raise read_error(error, options, key=self._key) from None
+        return read_completion(completion, prices=self._prices, key=self._key)
+
+    @property
+    def shown(self) -> str:
+        """The server's address without any user name, password or query."""
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def _find_key(self) -> str:
+        key = os.environ.get("OPENAI_API_KEY", "").strip()
+        if not key and urlsplit(self._url).hostname in LOCAL_HOSTS:
+            return PLACEHOLDER_KEY
+        if not key:
+            raise DHRDError(
+                f"No key for {self.shown}: set OPENAI_API_KEY. For a server on this machine give "
+                "--base-url http://localhost:PORT/v1; it needs none."
+            )
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise DHRDError("OPENAI_API_KEY holds characters that no key has: copy it anew.")
+        return key

@@ -1,0 +1,229 @@
+"""A run of `dhrd-teach`: load, ask, check, store, annotate, and say what came of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from dhrd_plugin.decisions import Decision, TaskDecisions, load_decisions
+from dhrd_plugin.errors import EXIT_FAILED, EXIT_OK, DHRDError
+from dhrd_plugin.harness import load_task
+from teachers.annotate import annotate, count_questions, open_views, views_for
+from teachers.base import Teacher, find_factory, make_teachers
+from teachers.checks import REASONS
+from teachers.config import DEFAULT_MAX_ATTEMPTS, DEFAULT_VOTES, TeachConfig
+from teachers.dry_run import estimate, show
+from teachers.generate import made_from, teach
+from teachers.interrupts import graceful_stop
+from teachers.processes import Processes
+from teachers.progress import Tally, follow
+from teachers.prompts import INVERTED_TASKS, Example, Prompts, load_prompts
+from teachers.records import decision_id, load_rationales, read_lines
+from teachers.store import RecordStore
+
+Stopped = Callable[[], bool]
+
+
+def run(config: TeachConfig) -> int:
+    """The whole command; returns the exit code.
+
+    Raises:
+        DHRDError: wrong input, or nothing more can be got from the teacher.
+    """
+    # What can be told before a task is loaded is told before.
+    specs = [config.teacher, config.judge or config.teacher]
+    for spec in specs:
+        find_factory(spec)
+    processes = Processes.of_environment()
+    if processes.world > 1 and config.limits:
+        raise DHRDError(
+            f"{', '.join(config.limits)}: would hold for each of the {processes.world} processes "
+            "alone. Run a single one (without `accelerate launch`)."
+        )
+    prompts = load_prompts(config.prompts)
+    splits = [
+        load_decisions(load_task(name, config.include_path), config.split) for name in config.tasks
+    ]
+    if config.examples is not None:
+        prompts = prompts.with_examples(load_examples(config, splits))
+    rows = [decision for split in splits for decision in split.decisions[: config.limit]]
+    if config.dry_run:
+        show_estimate(config, rows, prompts)
+        return EXIT_OK
+    budget = config.budget()
+    teacher, judge = make_teachers(
+        specs, splits, **config.teacher_flags(), prices=config.prices, budget=budget
+    )
+    check_use(config, teacher, judge)
+    if teacher.asks and processes.is_main:
+        warn_of_inverted_gold(splits)
+    with (
+        RecordStore(config.output, new=config.new, processes=processes) as store,
+        graceful_stop("what is being worked on") as stopped,
+    ):
+        for split in splits:
+            made = made_from(split, teacher, config.mode_name, config.asked(prompts))
+            store.claim(f"{split.task}/{split.split}", made)
+        if budget is not None:
+            budget.charge(store.spent)
+        explain(config, rows, teacher, store, prompts, processes, stopped)
+        if config.annotates and not stopped():
+            annotate_rows(config, rows, judge, store, prompts, processes, stopped)
+        if processes.is_main:
+            print(f"records:  {store.path}")
+            print(f"rejected: {store.rejected_path}")
+        if stopped():
+            raise KeyboardInterrupt
+        return EXIT_OK if any(row.id in store.kept for row in rows) else EXIT_FAILED
+
+
+def explain(
+    config: TeachConfig,
+    rows: Sequence[Decision],
+    teacher: Teacher,
+    store: RecordStore,
+    prompts: Prompts,
+    processes: Processes,
+    stopped: Stopped,
+) -> None:
+    """The first pass: a rationale for every row."""
+    before = sum(row.id in store.kept for row in rows)
+    own = processes.share(rows)
+    tally = Tally(
+        total=len(own),
+        done=sum(row.id in store.kept for row in own),
+        spent_before=store.spent.cost,
+    )
+    outcomes = teach(
+        own,
+        teacher,
+        store,
+        prompts=config.asked(prompts),
+        max_attempts=config.max_attempts or DEFAULT_MAX_ATTEMPTS,
+        stop=stopped,
+    )
+    follow("teaching", outcomes, tally, log_json=config.log_json, silent=not processes.is_main)
+    store.merge()
+    if not processes.is_main:
+        return
+    kept = sum(row.id in store.kept for row in rows)
+    print(f"{config.teacher}: {kept} of {len(rows)} rows have a rationale ({kept - before} new)")
+    share = f" (process 0 of {processes.world})" if processes.world > 1 else ""
+    for reason, count in tally.rejected.most_common():
+        print(f"  rejected {count} × {REASONS[reason]}{share}")
+    if (passed_over := tally.total - tally.done) and not stopped():
+        why = (
+            "had used up their attempts before (--max-attempts gives more)"
+            if teacher.asks
+            else "have no line in the file"
+        )
+        print(f"  {passed_over} rows {why}{share}")
+
+
+def annotate_rows(
+    config: TeachConfig,
+    rows: Sequence[Decision],
+    judge: Teacher,
+    store: RecordStore,
+    prompts: Prompts,
+    processes: Processes,
+    stopped: Stopped,
+) -> None:
+    """The second pass: soft labels and verification of every kept row."""
+    own = processes.share(rows)
+    wanted = {"soft_labels": config.soft_labels, "verify": config.verify}
+    tally = Tally(total=count_questions(own, store, **wanted), spent_before=store.spent.cost)
+    answers = annotate(
+        own,
+        judge,
+        store,
+        prompts=prompts.judge,
+        prompts_sha=prompts.judge_sha,
+        votes=config.votes or DEFAULT_VOTES,
+        stop=stopped,
+        **wanted,
+    )
+    follow("judging", answers, tally, log_json=config.log_json, silent=not processes.is_main)
+    if processes.is_main:
+        share = f" (process 0 of {processes.world})" if processes.world > 1 else ""
+        print(f"{config.judge or config.teacher}: {tally.kept} questions answered{share}")
+        if failed := tally.rejected.total():
+            print(f"  {failed} questions failed; the same command asks them again{share}")
+
+
+def check_use(config: TeachConfig, teacher: Teacher, judge: Teacher) -> None:
+    """Refuse what the teacher cannot do.
+
+    Raises:
+        DHRDError: flags that mean nothing to a teacher that is not asked.
+    """
+    if not teacher.asks:
+        for flag in ("mode", "max_attempts", "examples"):
+            if getattr(config, flag) is not None:
+                raise DHRDError(
+                    f"--{flag.replace('_', '-')}: of no use with the teacher {config.teacher!r}, "
+                    "which has one rationale per row. Leave it out."
+                )
+    if config.annotates and not judge.asks:
+        raise DHRDError(
+            f"--soft-labels and --verify ask a model, and {config.judge or config.teacher!r} is "
+            "none. Name one with --judge."
+        )
+
+
+def load_examples(config: TeachConfig, splits: Sequence[TaskDecisions]) -> dict[str, list[Example]]:
+    """Worked examples by task, in the file's order.
+
+    Raises:
+        DHRDError: an unreadable file, a line that fits no row, or a task without an example.
+    """
+    rows = {decision.id: decision for split in splits for decision in split.decisions}
+    lines = load_rationales([config.examples], rows, default_split=config.split)
+    examples = {
+        split.task: [
+            Example(rows[key], line["rationale"].strip())
+            for key, line in lines.items()
+            if rows[key].task == split.task
+        ]
+        for split in splits
+    }
+    for task, found in examples.items():
+        if not found:
+            raise DHRDError(f"{config.examples} has no example for {task}/{config.split}.")
+    return examples
+
+
+def show_estimate(config: TeachConfig, rows: Sequence[Decision], prompts: Prompts) -> None:
+    """Print what is left to do, and its cost."""
+    to_judge = {row.id: row for row in rows if config.annotates}
+    to_explain = {row.id: row for row in rows}
+    if config.output.exists() and not config.new:
+        for number, record in read_lines(config.output):
+            key = decision_id(record, f"{config.output}:{number}")
+            to_explain.pop(key, None)
+            if not open_views(record, soft_labels=config.soft_labels, verify=config.verify):
+                to_judge.pop(key, None)
+    asks = getattr(find_factory(config.teacher)[0], "asks", True)
+    views = views_for(soft_labels=config.soft_labels, verify=config.verify)
+    show(
+        estimate(
+            list(to_explain.values()),
+            config.asked(prompts)[0] if asks else None,
+            to_judge=list(to_judge.values()),
+            views=[prompts.judge[view] for view in views],
+            votes=config.votes or DEFAULT_VOTES,
+            prices=config.prices,
+        )
+    )
+
+
+def warn_of_inverted_gold(splits: Iterable[TaskDecisions]) -> None:
+    """Say so if a teacher is going to argue for wrong answers."""
+    for split in splits:
+        if split.choices is not None and INVERTED_TASKS.get(split.task) == split.choices:
+            print(
+                f"dhrd-teach: warning: the harness's {split.task!r} rewards the opposite of what "
+                "it asks (gold is 'no' for a right answer), and the teacher will argue for that. "
+                "Use a corrected copy of the task.",
+                file=sys.stderr,
+            )
