@@ -156,12 +156,13 @@ def test_candidates_are_put_together_in_any_order(utils):
     items = [
         *[(7, 0, 0, 90.0), (7, 1, 1, 91.0), (7, 2, 0, -1.0)],  # both P("Yes") round to 1
         *[(3, 0, 1, -9.0), (3, 1, 0, -8.0), (3, 2, 0, -9.5)],  # all say "No"; 1 the least
+        *[(4, 0, 0, 1.0), (4, 1, 0, 1.0), (4, 2, 1, 0.0)],  # the first of equals
         *[(5, 1, 1, 2.0), (5, 2, 0, 1.0)],  # 0 is missing
     ]
     for seed in range(5):
         random.Random(seed).shuffle(items)
-        assert sorted(utils.chosen(items, 3)) == [(0, 1), (1, 1)]
-        assert utils.cb_acc(items) == 0.5
+        assert utils.chosen(items, 3) == [(0, 1), (2, 0), (1, 1)]
+        assert utils.cb_acc(items) == pytest.approx(1 / 3)
         assert utils.cb_f1(items) == pytest.approx((2 / 3) / 3)
 
 

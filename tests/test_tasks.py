@@ -7,26 +7,20 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
-import yaml
 from conftest import REPO, SHARED_DATA, needs_shared_data
-from made_super_glue import ROWS, write_super_glue
+from lm_eval.tasks._yaml_loader import load_yaml
+from made_super_glue import ROWS
 
 from dhrd_plugin.decisions import load_decisions
-from dhrd_plugin.harness import load_task, render_requests, split_docs, stock_record_loads
+from dhrd_plugin.harness import load_task, split_docs, stock_record_loads
 from teachers.records import load_rationales
 
 TASKS = REPO / "tasks"
 FAMILIES = sorted(folder for folder in TASKS.iterdir() if not folder.name.startswith(("_", ".")))
 EMBEDDED = {"scenes": (600, 300), "everyday": (840, 360)}
-
-
-@pytest.fixture
-def super_glue(tmp_path, monkeypatch):
-    write_super_glue(tmp_path)
-    monkeypatch.chdir(tmp_path)
 
 
 def load_module(path: Path) -> ModuleType:
@@ -36,32 +30,34 @@ def load_module(path: Path) -> ModuleType:
     return module
 
 
-def declared_names() -> Counter[str]:
-    """Names of the tasks that our YAML files declare (a plain loader does: tags of no interest)."""
-    lines = (line for path in TASKS.rglob("*.yaml") for line in path.read_text().splitlines())
-    return Counter(yaml.safe_load(line)["task"] for line in lines if line.startswith("task:"))
+def declared_names(folder: Path) -> Counter[str]:
+    """Names of the tasks and groups that our YAML files declare; a group's `task:` is a list."""
+    names: Counter[str] = Counter()
+    for path in folder.rglob("*.yaml"):
+        config = load_yaml(path, resolve_func=False, recursive=False)
+        names.update([config[key] for key in ("group", "task") if key in config][:1])
+    return names
 
 
 def test_every_task_is_indexed_under_a_name_of_its_own():
     """The harness passes over a YAML that it cannot read without a word."""
     from lm_eval import tasks as harness_tasks
-    from lm_eval.tasks._index import TaskIndex
+    from lm_eval.tasks._index import Kind, TaskIndex
 
     ours = TaskIndex.build(FAMILIES)
-    assert declared_names() == Counter(ours.keys())
-    stock = TaskIndex.build([Path(harness_tasks.__file__).parent])
+    tags = {name for name, entry in ours.items() if entry.kind is Kind.TAG}
+    assert tags == {"super-glue-cot", "super-glue-cot-sampled", "super-glue-dhrd-paper"}
+    assert declared_names(TASKS) == Counter(ours.keys() - tags)
+    stock = TaskIndex.build([*Path(harness_tasks.__file__).parent.glob("[!_]*/")])  # without ours
     # A drop-in takes a stock task's place on purpose, and must not declare its tag.
-    assert ours.keys() & stock.keys() - {"scenes", "everyday", "cb_cot", "copa_cot"} == {"record"}
-    assert not [entry.name for entry in ours.values() if entry.tags]
+    assert ours.keys() & stock.keys() == {"record"}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda folder: folder.name)
 def test_family_has_a_readme_that_names_its_tasks(family):
     text = (family / "README.md").read_text()
-    for path in family.glob("*.yaml"):
-        for line in path.read_text().splitlines():
-            if line.startswith("task:"):
-                assert f"`{line.removeprefix('task: ')}`" in text
+    for name in declared_names(family):
+        assert f"`{name}`" in text
     assert "icence" in text or "terms" in text
 
 
@@ -100,79 +96,6 @@ def test_embedded_data_is_the_original(name):
             rows[record["index"]]["rationale"] = record["rationale"]
         original = (SHARED_DATA / name / f"{split}.jsonl").read_text().splitlines()
         assert rows == [json.loads(line) for line in original]
-
-
-def score(task, index: int, reply: str) -> float:
-    """What the harness gives for `reply` to a validation document."""
-    doc = split_docs(task, "validation")[index]
-    instance = SimpleNamespace(idx=0, doc=doc, resps=[reply], filtered_resps={})
-    for pipeline in task._filters:
-        pipeline.apply([instance])
-    return task.process_results(doc, [instance.filtered_resps["final-answer"]])["exact_match"]
-
-
-def prompt(task, index: int) -> str:
-    return render_requests(task, split_docs(task, "validation")[index], index).args[0]
-
-
-def test_cb_cot_asks_what_a_student_was_trained_on(super_glue):
-    trained_on = load_decisions(load_task("cb"), "validation").decisions
-    task = load_task("cb_cot")
-    for index, decision in enumerate(trained_on):
-        assert prompt(task, index) == decision.inputs[0] + "\nReasoning:"
-
-
-@pytest.mark.parametrize(
-    ("reply", "right"),
-    [
-        ("\nRain is rain.\nFinal Answer:\nTrue", 1),
-        ("\nRain is rain.\nFinal Answer: true.\nQuestion", 1),
-        ("\nFinal Answer:\nTrue\n\nIt snows.\nFinal Answer:\nFalse", 1),  # the first one counts
-        ("\nRain is rain.\nFinal Answer:\nFalse", 0),
-        ("\nFinal Answer:\nTrue or False", 0),
-        ("\nFinal Answer:\nIt is True", 0),
-        ("\nFinal Answer:\n", 0),
-        ("\nThe answer is True", 0),
-        ("True", 0),
-        ("", 0),
-    ],
-)
-def test_cb_cot_scores_the_answer_line(super_glue, reply, right):
-    assert score(load_task("cb_cot"), 0, reply) == right
-
-
-def test_copa_cot_lists_both_alternatives(super_glue):
-    expected = "The glass broke because\n(A) it fell.\n(B) it was full.\nReasoning:"
-    assert prompt(load_task("copa_cot"), 0) == expected
-
-
-@pytest.mark.parametrize(
-    ("answer", "right"),
-    [
-        ("it got light.", 1),
-        ("It got light", 1),
-        ("(B)", 1),
-        ("b.", 1),
-        ("(B) it got light.", 1),
-        ("it got dark.", 0),
-        ("(A)", 0),
-        ("(A) it got light.", 0),
-        ("(A) or (B)", 0),
-        ("it got light because the sun rose", 0),
-        ("", 0),
-    ],
-)
-def test_copa_cot_takes_letter_text_or_both(super_glue, answer, right):
-    reply = f"\nSunrise brings light.\nFinal Answer:\n{answer}"
-    assert score(load_task("copa_cot"), 1, reply) == right
-
-
-@pytest.mark.parametrize("name", ["cb_cot", "copa_cot"])
-def test_cot_is_greedy_bounded_and_never_cut_before_the_answer(super_glue, name):
-    settings = load_task(name).config.generation_kwargs
-    assert settings["do_sample"] is False and settings["max_gen_toks"] == 256
-    written = "\nBecause.\nFinal Answer:\nTrue"
-    assert not [stop for stop in settings["until"] if stop in written]
 
 
 @pytest.fixture
@@ -230,7 +153,6 @@ def test_squad_scores_by_hand(drop_in_record, prediction, target, exact, f1):
 
 def test_drop_in_and_stock_record_declare_the_same_task(drop_in_record):
     from lm_eval import tasks as harness_tasks
-    from lm_eval.tasks._yaml_loader import load_yaml
 
     stock = Path(harness_tasks.__file__).parent / "super_glue" / "record" / "default.yaml"
     ours = TASKS / "record_squad_free" / "record.yaml"
