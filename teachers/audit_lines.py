@@ -6,7 +6,7 @@ gold one are found anew from the row.
 
 from __future__ import annotations
 
-import json
+import codecs
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from teachers.checks import (
     sentences,
 )
 from teachers.prompts import View
-from teachers.records import ORIGINS, SCHEMA, decision_id
+from teachers.records import ORIGINS, SCHEMA, decision_id, parse_line
 
 # (task, split) -> all its decisions; raises DHRDError where there is no such split.
 FindSplit = Callable[[str, str], TaskDecisions]
@@ -99,7 +99,7 @@ class Row:
     Attributes:
         leaked: the answer words in it.
         judged: by view, where `--verify` has run.
-        dated: whether the line has an input_sha, without which a change of the row goes unseen.
+        has_input_sha: whether the line has one; without it, a change of the row goes unseen.
         usage, judge_usage: what the rationale and its verification cost.
     """
 
@@ -111,7 +111,7 @@ class Row:
     origin: str
     attempts: int
     judged: Mapping[View, Judged]
-    dated: bool
+    has_input_sha: bool
     usage: Usage
     judge_usage: Usage
 
@@ -141,13 +141,10 @@ def check_line(
 
 def _parse(line: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line.decode("utf-8-sig"))
-        json.dumps(record, ensure_ascii=False).encode()  # half a character, as \ud83d alone
-    except (ValueError, RecursionError) as error:
-        raise _Fault("json", f"{error}: {line[:60].decode(errors='replace').strip()}…") from None
-    if not isinstance(record, dict):
-        raise _Fault("json", f"got {type(record).__name__}, need a JSON object")
-    return record
+        return parse_line(line.removeprefix(codecs.BOM_UTF8), "line")
+    except (DHRDError, ValueError, RecursionError) as error:  # numbers too long, nesting too deep
+        start = line[:60].decode(errors="replace").strip()
+        raise _Fault("json", f"{str(error).removeprefix('line: ')} It begins: {start}") from None
 
 
 def _row_of(record: Mapping[str, Any], find_split: FindSplit) -> Decision:
@@ -194,7 +191,7 @@ def _read(number: int, record: Mapping[str, Any], decision: Decision) -> Row:
         origin=origin,
         attempts=attempts,
         judged=_judged(decision, _object(judge, "views")),
-        dated="input_sha" in record,
+        has_input_sha="input_sha" in record,
         usage=_usage(record),
         judge_usage=_usage(judge),
     )

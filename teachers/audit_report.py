@@ -82,16 +82,17 @@ def as_json(report: Report) -> str:
 def notes(audit: Audit, splits: Sequence[TaskDecisions], total: Figures) -> list[str]:
     """What a reader must know to read the tables, as far as it applies to this file."""
     found = []
-    undated = sum(not row.dated for row in audit.rows)
-    if undated:
+    without = sum(not row.has_input_sha for row in audit.rows)
+    if without:
         found.append(
-            f"{count(undated, 'row')} without input_sha: whether they were written for this "
+            f"{count(without, 'row')} without input_sha: whether they were written for this "
             "version of the data cannot be checked."
         )
     for split in splits:
-        if split.choices is not None and INVERTED_TASKS.get(split.task) == split.choices:
+        inverted = INVERTED_TASKS.get(split.task)
+        if inverted is not None and inverted == split.choices:
             found.append(
-                f"The harness's {split.task!r} rewards {split.choices[1]!r} for a right answer: "
+                f"The harness's {split.task!r} rewards {inverted[1]!r} for a right answer: "
                 "gold answers, and a judge's agreement with them, are shown as the harness has "
                 "them, the other way round than rationales argue."
             )

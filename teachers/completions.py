@@ -89,7 +89,7 @@ def read_completion(completion: Any, *, prices: Prices | None, key: str) -> Answ
         problem = "the teacher declined: content filter"
     elif finish == "length":
         count = f" after {used.completion_tokens} tokens" if used else ""
-        problem = f"cut off{count}"
+        problem = f"cut off{count} (--max-new-tokens)"
     return Answer(
         text=cleaned(content, key) if isinstance(content, str) else "",
         problem=problem,

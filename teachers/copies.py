@@ -6,7 +6,7 @@ of RUN words (blanks included) that many rows of the file have. A rationale is a
 than MAX_SHARE of its own words recur. So "The premise says …, so … follows from the passage.", the
 blanks quoted from each row, is one; a stock phrase within an argument of one's own is not.
 
-Where the limits come from: on 7,288 hand-checked rationales of nine tasks (one argument per row),
+Where the limits come from: on 7,288 rationales of nine tasks, each written for its own row,
 runs of five words recur so rarely that the 99th percentile of the share is at most 0.17 (0.29 for
 the one-sentence ones of scenes) and the largest 0.5; templates whose blanks are quotations reach
 1.0, and with two or three free words in each blank still 0.6. Runs of four words do not separate

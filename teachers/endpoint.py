@@ -17,10 +17,10 @@ CONNECT_TIMEOUT = 10.0  # seconds
 
 
 class Endpoint:
-    """Where chats are sent to; nothing is sent before `complete`."""
+    """Where chats are sent to. Use as a context manager, within one event loop at a time."""
 
     def __init__(self, base_url: str | None, *, timeout: float, prices: Prices | None) -> None:
-        """Find the server and key.
+        """Find the server and key; nothing is sent before `complete`.
 
         Args:
             base_url: the server, up to `/v1`; $OPENAI_BASE_URL or OpenAI itself by default.
@@ -37,8 +37,7 @@ class Endpoint:
         self._prices = prices
         self._client: Any = None
 
-    def open(self) -> None:
-        """Make a client; it belongs to the event loop that it is first used in."""
+    async def __aenter__(self) -> Endpoint:
         try:
             from openai import AsyncOpenAI, Timeout
         except ImportError:
@@ -51,8 +50,9 @@ class Endpoint:
             timeout=Timeout(self._timeout, connect=min(self._timeout, CONNECT_TIMEOUT)),
             max_retries=0,  # each send has to be paced and paid for: who calls sends again
         )
+        return self
 
-    async def close(self) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self._client.close()
 
     async def complete(self, options: dict[str, Any]) -> Answer:
@@ -65,11 +65,16 @@ class Endpoint:
             NoAnswer: whatever went wrong.
         """
         import openai
+        from openai.types.chat import ChatCompletion
 
         try:
-            # The client's own timeout starts anew with every byte.
+            # The client's own timeout starts anew with every byte. Its method for any path spares
+            # what `chat.completions.create` does to a body that is already as it should be, which
+            # is a fifth of the processor time.
             async with asyncio.timeout(self._timeout):
-                completion = await self._client.chat.completions.create(**options)
+                completion = await self._client.post(
+                    "/chat/completions", body=options, cast_to=ChatCompletion
+                )
         except TimeoutError:
             raise NoAnswer(f"no reply within {self._timeout:g} s", used=None) from None
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON

@@ -93,7 +93,8 @@ def teach(
             record = make_record(
                 decision,
                 rationale=reply.rationale,
-                origin=reply.origin,
+                # Counted by it, so that attempts come to an end whatever a reply says.
+                origin=request.prompt.origin if teacher.asks else reply.origin,
                 attempts=request.attempt,
                 checks=verdict.checks,
                 teacher=describe_teacher(teacher, request.prompt.sha),

@@ -7,11 +7,10 @@ after "Answer:" (by mean log-probability per token) is the answer.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from scipy.special import softmax
 
@@ -27,7 +26,9 @@ from teachers.checks import (
     length_problem,
     sentences,
 )
+from teachers.processes import Processes
 from teachers.prompts import named_choices
+from teachers.token_batches import A, W, batches
 
 STOPS = ("[END", "Answer:", "\n\n")  # where an explanation is over
 _STOP = re.compile("|".join(map(re.escape, STOPS)))
@@ -37,17 +38,6 @@ CLOSING = f" {END_OF_REASONING}\n{ANSWER}"  # between an explanation and its ans
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("4bit", "8bit")
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 4096, 16384
-WINDOW = 4  # batches' worth of work that is taken and sorted together
-
-
-class Work(Protocol):
-    """What a batch is made of: `rows` sequences of at most `width` tokens."""
-
-    @property
-    def rows(self) -> int: ...
-
-    @property
-    def width(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -87,8 +77,6 @@ class Choosing:
         return len(self.prefix) + max(map(len, self.options))
 
 
-A = TypeVar("A")  # what is asked
-W = TypeVar("W", bound=Work)
 R = TypeVar("R")  # the result
 
 
@@ -235,11 +223,11 @@ class LocalTeacher:
             **self._sampling,
         )
         replies = [self._reply(*pair) for pair in zip(batch, written, strict=True)]
-        unanswered = (
+        unanswered = [
             (index, self._choosing(writing.chat + reply.rationale + CLOSING, writing.decision))
             for index, (writing, reply) in enumerate(zip(batch, replies, strict=True))
             if reply.problem is None
-        )
+        ]
         for part in batches(unanswered, self._batch_tokens):
             scores = self._score([choosing for _, choosing in part])
             for (index, _), means in zip(part, scores, strict=True):
@@ -274,37 +262,6 @@ class LocalTeacher:
         )
 
 
-def batches(pairs: Iterator[tuple[A, W]], batch_tokens: int) -> Iterator[list[tuple[A, W]]]:
-    """What is asked and its work, in batches of similar width.
-
-    A batch has at most `batch_tokens` tokens, padding included, or is one piece of work. Taken from
-    the iterator are `WINDOW` batches' worth at a time, so that whoever ends it does not wait long;
-    of these the widest come first, so that out of memory shows at once.
-    """
-    window: list[tuple[A, W]] = []
-    tokens = 0
-    for pair in pairs:
-        window.append(pair)
-        tokens += pair[1].rows * pair[1].width
-        if tokens >= WINDOW * batch_tokens:
-            yield from _cut(window, batch_tokens)
-            window, tokens = [], 0
-    yield from _cut(window, batch_tokens)
-
-
-def _cut(window: list[tuple[A, W]], batch_tokens: int) -> Iterator[list[tuple[A, W]]]:
-    batch: list[tuple[A, W]] = []
-    rows = 0
-    for pair in sorted(window, key=lambda pair: pair[1].width, reverse=True):
-        if batch and (rows + pair[1].rows) * batch[0][1].width > batch_tokens:
-            yield batch
-            batch, rows = [], 0
-        batch.append(pair)
-        rows += pair[1].rows
-    if batch:
-        yield batch
-
-
 def cut_explanation(text: str) -> str:
     """`text` up to the first stop, on one line, cut to at most five complete sentences."""
     explanation = _STOP.split(text.strip())[0]
@@ -319,7 +276,7 @@ def explanation_is_over(text: str) -> bool:
 
 def _device_map(device_map: str) -> Any:
     """Where the model goes; a copy per process must not be spread over the others' devices."""
-    if device_map != "auto" or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if device_map != "auto" or Processes.of_environment().world == 1:
         return device_map
     from accelerate import PartialState
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from dhrd_plugin.decisions import TaskDecisions
 from dhrd_plugin.errors import DHRDError
+from teachers.background import Give, Take, exchange
 from teachers.base import Prediction, Question, Reply, Request, register
 from teachers.budget import Budget, Prices, Usage
 from teachers.checks import parse_reply
@@ -20,7 +21,7 @@ from teachers.prompts import Message
 from teachers.sending import Pool, Tally
 
 REPLY_TOKENS = 512  # longest reply under a budget, where --max-new-tokens does not say
-ANSWER_TOKENS = 32  # longest reply where the answer alone is asked for
+ANSWER_TOKENS = 32  # longest reply where the answer alone is asked for, by default
 TOP_LOGPROBS = 20  # the most that OpenAI gives
 # What a prompt can have beyond its text: the chat template's markers and default system prompt.
 TEMPLATE_TOKENS, MESSAGE_TOKENS = 256, 16
@@ -67,8 +68,8 @@ class ServerTeacher:
             seed: sent to the server, another one for every row and attempt; not sent by default,
                 since some servers refuse it.
             temperature, top_p: sent when given.
-            max_new_tokens: of a rationale with its answer; sent when given. A budget needs it: then
-                it is 512 by default.
+            max_new_tokens: of a reply, hidden reasoning included; sent when given. By default, an
+                answer alone has 32, and a rationale has 512 if there is a budget, which needs it.
             timeout: seconds for a whole request.
             max_retries: of a request whose error may pass, after its first send.
             rpm, tpm: the most requests and tokens per minute.
@@ -81,12 +82,12 @@ class ServerTeacher:
         if budget is not None and budget.max_cost is not None and prices is None:
             raise DHRDError("--max-cost needs prices: give --price-in and --price-out.")
         self.model = model
-        if max_new_tokens is None and budget is not None:
-            max_new_tokens = REPLY_TOKENS
         self._seed = seed
-        self._max_new_tokens = max_new_tokens
         self._sampling = _given(temperature=temperature, top_p=top_p)
+        # As given: a file that was begun without a budget goes on with one.
         self.params = _given(seed=seed, **self._sampling, max_new_tokens=max_new_tokens)
+        self._reply_cap = REPLY_TOKENS if budget and max_new_tokens is None else max_new_tokens
+        self._answer_cap = max_new_tokens or ANSWER_TOKENS
         self._prices = prices
         self._endpoint = Endpoint(base_url, timeout=timeout, prices=prices)
         self._pool = Pool(
@@ -119,17 +120,16 @@ class ServerTeacher:
         answer: Callable[[Item, Tally], Awaitable[Result]],
         failed: Callable[[Item, str, Usage], Result],
     ) -> Iterator[Result]:
-        with asyncio.Runner() as runner:
-            self._endpoint.open()
-            try:
-                yield from self._pool.run(runner, items, answer, failed)
-            finally:
-                runner.run(self._endpoint.close())
+        async def work(take: Take[Item], give: Give[Result]) -> None:
+            async with self._endpoint:
+                await self._pool.run(take, give, answer, failed)
+
+        return exchange(items, work)
 
     async def _explain(self, request: Request, tally: Tally) -> tuple[Request, Reply]:
         seed = None if self._seed is None else request.seed(self._seed)
         options = _given(seed=seed, **self._sampling)
-        answer = await self._ask(request.messages, options, self._max_new_tokens, tally)
+        answer = await self._ask(request.messages, options, self._reply_cap, tally)
         rationale, said, problem = parse_reply(answer.text)
         return request, Reply(
             rationale=rationale,
@@ -184,7 +184,7 @@ class ServerTeacher:
     async def _vote(self, question: Question, vote: int, tally: Tally, **options: Any) -> Answer:
         seed = None if self._seed is None else question.seed(self._seed, vote)
         options |= _given(seed=seed, **self._sampling)
-        return await self._ask(question.messages, options, ANSWER_TOKENS, tally)
+        return await self._ask(question.messages, options, self._answer_cap, tally)
 
     async def _ask(
         self, messages: list[Message], options: dict[str, Any], cap: int | None, tally: Tally

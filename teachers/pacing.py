@@ -15,10 +15,16 @@ CATCH_UP = 0.5  # seconds of turns that may be made up for, so that late wake-up
 
 @dataclass
 class Sent:
-    """Something that counts against a limit: units sent at a time in seconds."""
+    """Something that counts against a limit, and since when.
+
+    Attributes:
+        amount: units that it counts for; at first an upper bound, perhaps.
+        paced: units that the next one has been made to wait for.
+    """
 
     time: float
     amount: int
+    paced: float
 
 
 class MinuteLimit:
@@ -32,7 +38,9 @@ class MinuteLimit:
         self._limit = limit
         self._window: deque[Sent] = deque()  # of the last 60 seconds, oldest first
         self._total = 0  # their units
-        self._turn = -math.inf  # when the next unit is due if all are evenly spread
+        self._turn = -math.inf  # when the next one is due if all are evenly spread
+        # Upper bounds, and what came of them: their ratio is what is spread.
+        self._bounds = self._used = 0
 
     def wait(self, now: float, amount: int) -> float:
         """Seconds until `amount` units may be sent.
@@ -52,16 +60,18 @@ class MinuteLimit:
 
     def add(self, now: float, amount: int) -> Sent:
         """Count what is sent now."""
-        sent = Sent(now, amount)
+        sent = Sent(now, amount, amount * self._used / self._bounds if self._bounds else amount)
         self._window.append(sent)
         self._total += amount
-        self._turn = max(self._turn, now - CATCH_UP) + amount * MINUTE / self._limit
+        self._turn = max(self._turn, now - CATCH_UP) + sent.paced * MINUTE / self._limit
         return sent
 
     def correct(self, now: float, sent: Sent, amount: int) -> None:
-        """Replace an estimate by what was really used."""
+        """Replace an upper bound by what was really used."""
         self._forget(now)
-        self._turn += (amount - sent.amount) * MINUTE / self._limit
+        self._turn += (amount - sent.paced) * MINUTE / self._limit
+        self._bounds += sent.amount
+        self._used += amount
         if self._window and sent.time >= self._window[0].time:  # still in the window
             self._total += amount - sent.amount
             sent.amount = amount

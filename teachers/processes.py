@@ -6,14 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
-from dhrd_plugin.errors import DHRDError
+from dhrd_plugin.errors import EXIT_FAILED, DHRDError
 
 Row = TypeVar("Row")
 
-# How long a process waits for the others: as long as it takes. A launcher ends all of them when
-# one has died, so nobody waits for the dead; and an early end of the wait would cost hours of work.
+# How long a process waits for the others: as long as it takes; an early end of the wait would cost
+# hours of work. Nobody waits for the dead: their connections are closed.
 PATIENCE = timedelta(days=365)
 
 
@@ -54,14 +55,34 @@ class Processes:
         return rows[self.rank :: self.world]
 
     def wait(self) -> None:
-        """Return when every process has got here."""
+        """Return when every process has got here.
+
+        Raises:
+            DHRDError: another process has ended.
+        """
         if self.world == 1:
             return
         import torch.distributed as dist
 
-        if not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=PATIENCE)
-        # A group of our own: one that a model library set up may be short of patience.
-        group = dist.new_group(backend="gloo", timeout=PATIENCE)
-        dist.barrier(group=group)
-        dist.destroy_process_group(group)
+        group = _group()
+        try:
+            dist.barrier(group=group)
+        except RuntimeError as error:  # "Connection closed by peer"
+            raise DHRDError(
+                "Another process of this run has ended. Everything written is kept; run the same "
+                "command to go on.",
+                exit_code=EXIT_FAILED,
+            ) from error
+
+
+@cache
+def _group() -> Any:
+    """Connections between the processes, made at their first wait.
+
+    They are our own: those that a model library has set up may be short of patience.
+    """
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=PATIENCE)
+    return dist.new_group(backend="gloo", timeout=PATIENCE)

@@ -111,7 +111,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(file, start=1):
                 text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 if text.strip():
-                    yield number, _parse(text, f"{path}:{number}")
+                    yield number, parse_line(text, f"{path}:{number}")
     except OSError as error:
         raise DHRDError(
             f"Cannot read rationales from {path}: {error.strerror or error}. "
@@ -119,8 +119,12 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ) from None
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
-    """The object on a line; `where` (file:line) is named in errors."""
+def parse_line(line: bytes, where: str) -> dict[str, Any]:
+    """The object on a line.
+
+    Raises:
+        DHRDError: no JSON object; `where` (file:line) is named.
+    """
     try:
         record = json.loads(line.decode())
     except UnicodeDecodeError as error:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dhrd_plugin.errors import EXIT_BAD_INPUT, EXIT_FAILED, DHRDError
+from teachers.background import Give, Take
 from teachers.budget import Budget, Usage
 from teachers.completions import CHECK_SETTINGS, Answer, NoAnswer
 from teachers.turns import Turns
@@ -24,7 +24,6 @@ LONGEST_BREAK = 3600.0  # seconds; a server that wants a longer one ends the run
 # A server that answers nothing ends the run, so that the other rows are spared.
 FIRST_FAILURES = 5  # requests that failed, whatever the reason, before the first answer
 FAILURES_IN_A_ROW = 16  # requests that failed after all their retries
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -65,24 +64,23 @@ class Pool:
         self._max_retries = max_retries
         self._turns = Turns(concurrency, rpm=rpm, tpm=tpm, budget=budget)
         self._has_budget = budget is not None
+        self._working = 0  # items taken and not yet given a result
         self._answered = False  # whether the server has ever answered
         self._failures = 0  # since the last answer
         self._last_failure = ""
 
-    def run(
+    async def run(
         self,
-        runner: asyncio.Runner,
-        items: Iterator[Item],
+        take: Take[Item],
+        give: Give[Result],
         answer: Callable[[Item, Tally], Awaitable[Result]],
         failed: Callable[[Item, str, Usage], Result],
-    ) -> Iterator[Result]:
-        """Yield a result for each item, as they become ready.
+    ) -> None:
+        """Give a result for each item, as they become ready.
 
         An item is taken when its first request can be sent at once or is the only one that waits,
         so that little is left to be sent after the last item. An item that is given up because the
         run ends has no result, unless something may have to be paid for it.
-
-        The event loop stands still while the consumer has a result, which should not take long.
 
         Args:
             answer: does the work of an item, with `send`.
@@ -90,50 +88,37 @@ class Pool:
 
         Raises:
             DHRDError: the server can give no more, or the budget is used up. What was in flight has
-                been awaited and yielded.
+                been awaited and given.
         """
         self._turns.start()
-        working: set[asyncio.Task[Result | None]] = set()
-        finished: deque[asyncio.Task[Result | None]] = deque()
+        self._working = 0
         changed = self._turns.changed
 
-        async def work(item: Item) -> Result | None:
+        async def work(item: Item) -> None:
             tally = Tally()
             try:
-                return await answer(item, tally)
+                give(await answer(item, tally))
             except NoAnswer as trouble:
                 if trouble.scope != "run":
                     self._count_failure(trouble)
-                elif not tally.usage.tokens:
-                    return None
-                return failed(item, trouble.reason, tally.usage)
+                if trouble.scope != "run" or tally.usage.tokens:
+                    give(failed(item, trouble.reason, tally.usage))
+            finally:
+                self._working -= 1
+                changed.set()
 
-        def finish(task: asyncio.Task[Result | None]) -> None:
-            finished.append(task)
-            changed.set()
-
-        try:
-            while True:
-                item = next(items, None) if self._has_room(len(working)) else None
-                if item is not None:
-                    task = runner.get_loop().create_task(work(item))
-                    task.add_done_callback(finish)
-                    working.add(task)
-                    changed.set()  # look again when it has been sent or waits
-                elif not working:
+        async with asyncio.TaskGroup() as group:  # waits for all, or cancels all
+            while not self._is_over:
+                if not self._has_room:
+                    await changed.wait()
+                    changed.clear()
+                    continue
+                item = await take()
+                if item is None:
                     break
-                runner.run(changed.wait())
-                changed.clear()
-                while finished:
-                    task = finished.popleft()
-                    working.remove(task)
-                    if (result := task.result()) is not None:
-                        yield result
-        finally:
-            for task in working:
-                task.cancel()
-            if working:
-                runner.run(asyncio.wait(working))
+                self._working += 1
+                group.create_task(work(item))
+                await asyncio.sleep(0)  # until it has a turn, or waits for one
         if self._in_doubt:
             self._stop(
                 f"answered none of the first {self._failures} requests. The last one failed: "
@@ -184,8 +169,14 @@ class Pool:
                 await self._turns.pause(random.uniform(0, longest))
             attempt += 1
 
-    def _has_room(self, working: int) -> bool:
-        return self._turns.free and working < self._concurrency and not self._in_doubt
+    @property
+    def _has_room(self) -> bool:
+        return self._turns.free and self._working < self._concurrency and not self._in_doubt
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether no other item should be taken."""
+        return self._turns.error is not None or (self._in_doubt and not self._working)
 
     @property
     def _in_doubt(self) -> bool:

@@ -36,7 +36,8 @@ class Turns:
         limit: requests that may be in flight.
         waiting: requests that wait for their turn.
         error: what ended the run, if it has ended.
-        changed: set whenever a turn is taken or given back; for the user to wait for and clear.
+        changed: set when a turn is taken or given back and when the run ends; for the user to wait
+            for and clear.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Turns:
         self.error = self.error or error
         self._eased.set()
         self._ended.set()
+        self.changed.set()
 
     async def pause(self, seconds: float) -> None:
         """Wait, but not beyond the end of the run."""

@@ -42,6 +42,7 @@ class Raw:
 
 
 HANG = object()  # no reply before the server is closed
+TRICKLE = object()  # a reply that goes on and on, with no word in it
 CUT = object()  # the connection ends in the middle of the reply
 
 
@@ -128,13 +129,25 @@ class _Handler(BaseHTTPRequestHandler):
         if server.gate is not None:
             server.gate.wait(timeout=30)
         answer = server.script(call)
+        if answer is TRICKLE:
+            self.trickle()
         if answer is HANG:
             server.closed.wait(timeout=30)
         with server.guard:
             server.in_flight -= 1
-        self.close_connection = answer in (HANG, CUT)
-        if answer is not HANG:
+        self.close_connection = answer in (HANG, TRICKLE, CUT)
+        if answer not in (HANG, TRICKLE):
             self.reply(answer)
+
+    def trickle(self):
+        """Some servers send white space, which JSON may begin with, to keep a connection open."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        while not self.server.closed.wait(timeout=0.02):
+            self.wfile.write(b" ")
+            self.wfile.flush()  # fails when the client has hung up
 
     def reply(self, answer):
         status, headers, content_type = 200, {}, "application/json"

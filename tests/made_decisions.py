@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from dhrd_plugin.decisions import Decision, TaskDecisions
 from teachers.base import Prediction, Reply
 
@@ -74,7 +72,7 @@ class ScriptedTeacher:
     def explain(self, requests):
         for request in requests:
             self.asked.append((request.decision.index, request.attempt, request.prompt.origin))
-            yield request, replace(self._script(request), origin=request.prompt.origin)
+            yield request, self._script(request)
 
     def predict(self, questions):
         for question in questions:

@@ -75,7 +75,7 @@ def test_clean_records_and_bare_lines_have_no_findings():
     assert found.findings == []
     assert found.lines == len(found.rows) == 20
     assert [row.origin for row in found.rows] == ["hinted"] * 12 + ["human"] * 8
-    assert [row.dated for row in found.rows] == [True] * 12 + [False] * 8
+    assert [row.has_input_sha for row in found.rows] == [True] * 12 + [False] * 8
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,7 @@ def test_wrong_answer_line_left_in_the_text_contradicts_gold():
         b'{"task": "\\ud83d"}\n',
         b"\xff\xfe{}\n",
         b"[" * 10**5,
+        b'{"index": ' + b"9" * 5000 + b"}",
     ],
 )
 def test_torn_line_is_named_and_the_rest_is_read(torn):
@@ -258,7 +259,7 @@ def test_las_of_rows_that_show_no_spread_has_no_interval(rows):
 
 def test_figures_of_a_split():
     lines = [judged(i, input=0.2, rationale=0.8 * (i % 2), both=0.9) for i in range(6)]
-    lines += [record(i) for i in range(6, 12)]
+    lines += [judged(6, both=0.1), *(record(i) for i in range(7, 12))]
     lines[1]["rationale"] = "It is true that one two three. So it goes."
     rejected = {"made/train": Rejected(usage=Usage(1, 1, 0.25)), "": Rejected()}
     rejected["made/train"].reasons.update({"leak": 3})
@@ -275,7 +276,7 @@ def test_figures_of_a_split():
     assert split.words_histogram == {0: 11, 10: 1}
     assert (split.sentences, split.attempts) == ({2: 12}, {1: 6, 2: 6})
     assert split.origins == {"hinted": 12}
-    assert (split.usage, split.judge_usage.tokens) == (Usage(120, 60, 6.0), 60)
+    assert (split.usage, split.judge_usage.tokens) == (Usage(120, 60, 6.0), 70)
     assert (split.rejected, total.rejected) == ({"leak": 3}, {"leak": 3, "torn line": 1})
     assert split.rejected_usage.cost == 0.25
     verified = split.verified
@@ -287,9 +288,9 @@ def test_figures_of_a_split():
 
 
 def test_wording_that_gives_the_answer_away_is_guessed():
-    labels = [i % 2 for i in range(60)]
-    telling = [f"{rationale(i)} So they {('match', 'differ')[i % 2]}." for i in range(60)]
-    assert guessed_share(telling, labels) == 1
+    labels = [0] * 30 + [1] * 30
+    telling = [f"{rationale(i)} {('So they match', 'They match so')[i // 30]}." for i in range(60)]
+    assert guessed_share(telling, labels) > 0.8
     assert guessed_share([rationale(i) for i in range(60)], labels) < 0.7
-    assert guessed_share(telling[:40], labels[:40]) is None
+    assert guessed_share(telling[11:], labels[11:]) is None
     assert guessed_share(telling, [0] * 60) is None

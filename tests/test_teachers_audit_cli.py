@@ -84,7 +84,7 @@ def faulty(rows) -> list:
     lines[13]["rationale"] = lines[12]["rationale"]
     lines[15]["input_sha"] = "0" * 16
     lines[17]["rationale"] = "Short."
-    return [*lines, record(rows[2]), b'{"schema": "dhrd.rat']
+    return [*lines, record(rows[2]), b'{"schema": "a|b*']
 
 
 def reject_some(path, rows) -> None:
@@ -108,6 +108,7 @@ def test_golden_terminal_output(audit, rows, tmp_path):
     numbers = re.compile(r"\d+(?:\.\d+)?")
     shown = (tmp_path / "a.md").read_text(encoding="utf-8")
     assert sorted(numbers.findall(out)) == sorted(numbers.findall(shown))
+    assert r"a\|b\*" in shown
     for table in re.findall(r"(?:^\|.*\n)+", shown, re.MULTILINE):
         assert len({line.count(" | ") for line in table.splitlines()}) == 1
 

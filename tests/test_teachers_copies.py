@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from teachers.copies import MAX_SHARE, MIN_ROWS, find_copies
+from teachers.copies import MAX_SHARE, find_copies
 
 
 def honest(i: int) -> tuple[str, str]:
@@ -39,10 +39,10 @@ def test_template_with_a_free_word_is_found():
     assert templates == [("… it gives a clear reason for this that settles it", 10)]
 
 
-def test_a_template_counts_from_min_rows_on():
-    for n in (MIN_ROWS - 1, MIN_ROWS):
+def test_five_rows_make_a_template():
+    for n, found in ((4, set()), (5, set(range(5)))):
         pairs = [planted(i) if i < n else honest(i) for i in range(40)]
-        assert near(pairs)[0] == (set(range(n)) if n == MIN_ROWS else set())
+        assert near(pairs)[0] == found
 
 
 def test_in_long_files_more_rows_must_share_a_wording():

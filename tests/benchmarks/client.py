@@ -1,6 +1,6 @@
 """Rows per second of the teacher `openai:`, over the whole path from a row to a record on disk.
 
-    python tests/benchmarks/client.py [--rows N] [--concurrency N] [--delay S] [--profile FILE]
+    python tests/benchmarks/client.py [--rows N] [--concurrency N] [--delay S]
 
 A server in a process of its own answers every request after a fixed delay. The teacher asks it for
 a rationale for each row, which is checked and stored. This process is pinned to one core (Linux).
@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import cProfile
 import json
 import os
 import platform
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -60,6 +59,7 @@ class FixedDelay(asyncio.Protocol):
         self.received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -117,11 +117,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2560)
     parser.add_argument("--concurrency", type=int, default=64, help="requests in flight")
     parser.add_argument("--delay", type=float, default=0.25, help="seconds per reply")
-    parser.add_argument("--profile", help="file for what cProfile measures (slows it down)")
     args = parser.parse_args()
     rows = [decision(i) for i in range(args.rows)]
     prompts = [load_prompts().hinted]
-    profile = cProfile.Profile() if args.profile else nullcontext()
 
     def run(todo: list[Decision], output: Path) -> int:
         teacher = make_teacher("openai:m", [], base_url=url, concurrency=args.concurrency)
@@ -134,12 +132,9 @@ def main() -> None:
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         run(rows[: args.concurrency], Path(folder) / "warm-up.jsonl")  # imports are not counted
         wall, cpu = time.perf_counter(), time.process_time()
-        with profile:
-            kept = run(rows, Path(folder) / "measured.jsonl")
+        kept = run(rows, Path(folder) / "measured.jsonl")
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     assert kept == len(rows)
-    if args.profile:
-        profile.dump_stats(args.profile)
     rate, ideal = len(rows) / wall, args.concurrency / args.delay
     print(f"Python {platform.python_version()}, openai {openai.__version__}")
     print(
