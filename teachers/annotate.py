@@ -11,9 +11,9 @@ from typing import Any, get_args
 from dhrd_plugin.decisions import Decision
 from teachers.base import Prediction, Question, Teacher, describe_teacher
 from teachers.budget import Usage
+from teachers.output.store import RecordStore
 from teachers.prompts import JudgePrompt, View
 from teachers.records import make_unanswered
-from teachers.store import RecordStore
 
 
 @dataclass(frozen=True)

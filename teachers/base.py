@@ -171,7 +171,9 @@ def find_factory(spec: str) -> tuple[Factory, str]:
     Raises:
         DHRDError: no such prefix, or no model after it; the valid forms are listed.
     """
-    from teachers import files, hf, openai_api  # noqa: F401 (imported here: they import this)
+    from teachers import files  # noqa: F401 (imported here: they import this)
+    from teachers.local import hf  # noqa: F401 (imported here: they import this)
+    from teachers.server import openai_api  # noqa: F401 (imported here: they import this)
 
     prefix, _, model = spec.partition(":")
     if prefix not in _FACTORIES or not model:

@@ -10,7 +10,15 @@ from pathlib import Path
 from dhrd_plugin import __version__
 from dhrd_plugin.errors import EXIT_INTERRUPTED, DHRDError
 from dhrd_plugin.quiet import quiet_libraries
-from teachers.config import DEFAULT_MAX_ATTEMPTS, DEFAULT_MODE, DEFAULT_VOTES, MODES, TeachConfig
+from teachers.config import (
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_MODE,
+    DEFAULT_VOTES,
+    DTYPES,
+    MODES,
+    QUANTIZATIONS,
+    TeachConfig,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -150,11 +158,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--batch-tokens", type=int, metavar="N", help="padded tokens per batch, new ones too"
     )
     group.add_argument("--device-map", metavar="X", help="for from_pretrained (default: auto)")
+    group.add_argument("--dtype", choices=DTYPES, help="(default: auto)")
     group.add_argument(
-        "--dtype", choices=["auto", "float32", "bfloat16", "float16"], help="(default: auto)"
-    )
-    group.add_argument(
-        "--quantize", choices=["4bit", "8bit"], help="hold the weights so (needs bitsandbytes)"
+        "--quantize", choices=QUANTIZATIONS, help="hold the weights so (needs bitsandbytes)"
     )
 
     group = parser.add_argument_group("looking on")
@@ -178,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["audit"]:
-        from teachers.audit_cli import main as audit
+        from teachers.audit.cli import main as audit
 
         return audit(argv[1:])
     args = build_parser().parse_args(argv)

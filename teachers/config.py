@@ -16,6 +16,9 @@ DEFAULT_MODE = "hinted"  # the paper's
 DEFAULT_MAX_ATTEMPTS = 3
 DEFAULT_VOTES = 5
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("4bit", "8bit")
+
 # Smallest and largest values of the numbers, where they are given.
 _BOUNDS: dict[str, tuple[float, float]] = {
     "max_attempts": (1, math.inf),

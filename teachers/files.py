@@ -7,7 +7,7 @@ from typing import Any
 
 from dhrd_plugin.decisions import TaskDecisions
 from dhrd_plugin.errors import DHRDError
-from teachers.base import Reply, Request, register
+from teachers.base import Prediction, Question, Reply, Request, register
 from teachers.records import load_rationales
 
 
@@ -59,3 +59,13 @@ class FileTeacher:
                         label_probs=None if probs is None else tuple(probs),
                     ),
                 )
+
+    def predict(self, questions: Iterator[Question]) -> Iterator[tuple[Question, Prediction]]:
+        """A file has no answers to questions.
+
+        Raises:
+            DHRDError: always.
+        """
+        raise DHRDError(
+            f"file:{self.model} cannot be asked for soft labels or verification. Name a --judge."
+        )

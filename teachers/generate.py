@@ -12,9 +12,9 @@ from dhrd_plugin.decisions import Decision, TaskDecisions
 from teachers.base import Reply, Request, Teacher, describe_teacher
 from teachers.budget import Usage
 from teachers.checks import Verdict, judge
+from teachers.output.store import RecordStore
 from teachers.prompts import Prompt
 from teachers.records import make_record, make_rejected
-from teachers.store import RecordStore
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from dhrd_plugin.decisions import Decision, TaskDecisions, load_decisions
 from dhrd_plugin.errors import EXIT_FAILED, EXIT_OK, DHRDError
@@ -15,11 +16,11 @@ from teachers.config import DEFAULT_MAX_ATTEMPTS, DEFAULT_VOTES, TeachConfig
 from teachers.dry_run import estimate, show
 from teachers.generate import made_from, teach
 from teachers.interrupts import graceful_stop
-from teachers.processes import Processes
+from teachers.output.processes import Processes
+from teachers.output.store import RecordStore
 from teachers.progress import Tally, follow
 from teachers.prompts import INVERTED_TASKS, Example, Prompts, load_prompts
 from teachers.records import decision_id, load_rationales, read_lines
-from teachers.store import RecordStore
 
 Stopped = Callable[[], bool]
 
@@ -45,7 +46,7 @@ def run(config: TeachConfig) -> int:
         load_decisions(load_task(name, config.include_path), config.split) for name in config.tasks
     ]
     if config.examples is not None:
-        prompts = prompts.with_examples(load_examples(config, splits))
+        prompts = prompts.with_examples(load_examples(config.examples, splits))
     rows = [decision for split in splits for decision in split.decisions[: config.limit]]
     if config.dry_run:
         show_estimate(config, rows, prompts)
@@ -103,7 +104,6 @@ def explain(
         stop=stopped,
     )
     follow("teaching", outcomes, tally, log_json=config.log_json, silent=not processes.is_main)
-    store.merge()
     if not processes.is_main:
         return
     kept = sum(row.id in store.kept for row in rows)
@@ -171,25 +171,19 @@ def check_use(config: TeachConfig, teacher: Teacher, judge: Teacher) -> None:
         )
 
 
-def load_examples(config: TeachConfig, splits: Sequence[TaskDecisions]) -> dict[str, list[Example]]:
+def load_examples(path: Path, splits: Sequence[TaskDecisions]) -> dict[str, list[Example]]:
     """Worked examples by task, in the file's order.
 
     Raises:
         DHRDError: an unreadable file, a line that fits no row, or a task without an example.
     """
     rows = {decision.id: decision for split in splits for decision in split.decisions}
-    lines = load_rationales([config.examples], rows, default_split=config.split)
-    examples = {
-        split.task: [
-            Example(rows[key], line["rationale"].strip())
-            for key, line in lines.items()
-            if rows[key].task == split.task
-        ]
-        for split in splits
-    }
+    examples: dict[str, list[Example]] = {split.task: [] for split in splits}
+    for key, line in load_rationales([path], rows, default_split=splits[0].split).items():
+        examples[rows[key].task].append(Example(rows[key], line["rationale"].strip()))
     for task, found in examples.items():
         if not found:
-            raise DHRDError(f"{config.examples} has no example for {task}/{config.split}.")
+            raise DHRDError(f"{path} has no example for the task {task!r}.")
     return examples
 
 

@@ -177,7 +177,7 @@ def serve(monkeypatch):
     """Starts a server with a script; the key for it is set, and retries come at once."""
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setattr("teachers.sending.BACKOFF", 0.001)
+    monkeypatch.setattr("teachers.server.sending.BACKOFF", 0.001)
     servers = []
 
     def start(script):

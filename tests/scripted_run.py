@@ -18,9 +18,9 @@ from made_decisions import GOOD, ScriptedTeacher, label_decision, one_split, pre
 from teachers.annotate import annotate
 from teachers.budget import Usage
 from teachers.generate import made_from, teach
-from teachers.processes import Processes
+from teachers.output.processes import Processes
+from teachers.output.store import RecordStore
 from teachers.prompts import load_prompts
-from teachers.store import RecordStore
 
 ROWS = [label_decision(i) for i in range(300)]
 PROMPTS = load_prompts()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from teachers.background import exchange
+from teachers.server.background import exchange
 
 
 async def double(take, give):

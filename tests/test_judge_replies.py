@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from made_decisions import candidate_decision, label_decision
 
-from teachers.judge_replies import chosen, option_probs
+from teachers.server.judge_replies import chosen, option_probs
 
 
 def tokens(*alternatives):

@@ -8,7 +8,7 @@ from conftest import make_tokenizer
 from tiny_models import CAUSAL, RECURRENT, VOCABULARY, tiny_lm
 from transformers import BloomConfig, BloomForCausalLM
 
-from teachers.local_lm import LocalLM, SeededSampling
+from teachers.local.lm import LocalLM, SeededSampling
 
 WINDOW = {"sliding_window": 16}  # shorter than the prefixes
 FAMILIES = [*((family, {}) for family in CAUSAL), ("Gemma2", WINDOW), ("Gemma3Text", WINDOW)]

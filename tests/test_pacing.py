@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from teachers.pacing import AdaptiveLimit, MinuteLimit
+from teachers.server.pacing import AdaptiveLimit, MinuteLimit
 
 
 def most_in_a_minute(sent):

@@ -48,7 +48,7 @@ def imports(path: Path, inside_functions: bool = True) -> Iterator[str]:
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_imports_go_one_way(package):
     allowed = MAY_IMPORT[package]
-    for path in (REPO / package).glob("*.py"):
+    for path in (REPO / package).rglob("*.py"):
         for name in imports(path):
             fits = any(name == root or name.startswith(f"{root}.") for root in allowed)
             assert fits, f"{module_name(path)} imports {name}"
@@ -56,7 +56,7 @@ def test_imports_go_one_way(package):
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_modules_of_a_package_form_no_circle_under_its_command_line(package):
-    files = list((REPO / package).glob("*.py"))
+    files = list((REPO / package).rglob("*.py"))
     graph = {module_name(path): set(imports(path, inside_functions=False)) for path in files}
     TopologicalSorter(graph).prepare()  # raises CycleError
     assert [path for path in files if f"{package}.cli" in imports(path)] == []

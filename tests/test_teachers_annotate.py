@@ -17,13 +17,13 @@ from made_decisions import (
 )
 
 from dhrd_plugin.errors import DHRDError
-from teachers import merging
 from teachers.annotate import annotate, count_questions, views_for
 from teachers.base import Prediction
 from teachers.budget import Usage
 from teachers.generate import teach
+from teachers.output import merging
+from teachers.output.store import RecordStore
 from teachers.prompts import load_prompts
-from teachers.store import RecordStore
 
 ROWS = [label_decision(i) for i in range(3)]
 PROMPTS = load_prompts()

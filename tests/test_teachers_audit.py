@@ -10,14 +10,14 @@ from made_decisions import candidate_decision, label_decision, one_split
 from scipy import stats as distributions
 
 from dhrd_plugin.errors import DHRDError
-from teachers.audit import audit_file, dropped_lines
-from teachers.audit_figures import Rejected, figures
-from teachers.audit_lines import KINDS
+from teachers.audit.figures import Rejected, figures
+from teachers.audit.file import audit_file, dropped_lines
+from teachers.audit.lines import KINDS
+from teachers.audit.simulatability import leakage_adjusted_simulatability
+from teachers.audit.wording import guessed_share
 from teachers.budget import Usage
 from teachers.checks import END_OF_REASONING
 from teachers.records import make_record
-from teachers.simulatability import leakage_adjusted_simulatability
-from teachers.wording import guessed_share
 
 SPLIT = one_split([label_decision(i, gold=i % 3) for i in range(40)])
 

@@ -13,7 +13,7 @@ from conftest import REPO
 
 from dhrd_plugin.decisions import load_decisions
 from dhrd_plugin.harness import load_task
-from teachers.audit_cli import main
+from teachers.audit.cli import main
 from teachers.budget import Usage
 from teachers.records import make_record, make_rejected
 
@@ -262,7 +262,7 @@ metric_list: [{{metric: acc}}]
 
 def test_help_loads_neither_torch_nor_lm_eval():
     code = (
-        "import sys; from teachers.audit_cli import main\n"
+        "import sys; from teachers.audit.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "sys.exit(any(m in sys.modules for m in ('torch', 'lm_eval', 'transformers', 'sklearn')))"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from teachers.copies import MAX_SHARE, find_copies
+from teachers.audit.copies import MAX_SHARE, find_copies
 
 
 def honest(i: int) -> tuple[str, str]:

@@ -11,8 +11,8 @@ from made_decisions import GOOD, LEAKING, candidate_decision, label_decision, on
 from dhrd_plugin.errors import DHRDError
 from teachers.base import Request, make_teacher
 from teachers.generate import teach
+from teachers.output.store import RecordStore
 from teachers.prompts import load_prompts
-from teachers.store import RecordStore
 
 ROWS = [label_decision(i) for i in range(4)]
 HINTED = load_prompts().hinted
@@ -110,6 +110,12 @@ def test_leaks_are_rejected_once_and_a_mended_line_is_taken(source, tmp_path):
     assert (record["index"], record["attempts"], record["origin"]) == (1, 1, "human")
     assert record["checks"]["answer_matches"] is None
     assert record["teacher"]["prompt_sha"] is None
+
+
+def test_a_file_is_no_judge(source):
+    teacher = make_teacher(f"file:{source(bare(0))}", [one_split(ROWS)])
+    with pytest.raises(DHRDError, match=r"mine\.jsonl cannot be asked .* Name a --judge"):
+        teacher.predict(iter([]))
 
 
 @needs_shared_data

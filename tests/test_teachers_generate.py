@@ -10,8 +10,8 @@ from made_decisions import GOOD, LEAKING, ScriptedTeacher, label_decision, one_s
 
 from teachers.budget import Usage
 from teachers.generate import made_from, teach
+from teachers.output.store import RecordStore
 from teachers.prompts import load_prompts
-from teachers.store import RecordStore
 
 ROWS = [label_decision(i) for i in range(4)]
 PROMPTS = load_prompts()

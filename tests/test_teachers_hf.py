@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from dhrd_plugin.errors import EXIT_FAILED, DHRDError
 from teachers.base import Question, Request, make_teacher
-from teachers.hf import CPU_BATCH_TOKENS, cut_explanation, explanation_is_over
+from teachers.local.hf import CPU_BATCH_TOKENS, cut_explanation, explanation_is_over
 from teachers.prompts import Example, load_prompts
 
 PROMPTS = load_prompts()
@@ -96,7 +96,7 @@ def spy_on_scores(teacher, monkeypatch, best):
 
 
 def test_likeliest_option_becomes_the_answer(teacher, monkeypatch):
-    monkeypatch.setattr("teachers.hf.cut_explanation", lambda text: GOOD)
+    monkeypatch.setattr("teachers.local.hf.cut_explanation", lambda text: GOOD)
     seen = spy_on_scores(teacher, monkeypatch, best=1)
     row = candidate_decision(3)
     replies = explained(teacher, [ROWS[0], row])
@@ -231,7 +231,7 @@ def test_predictions_of_many_questions_belong_to_their_questions(make):
 
 def test_prediction_agrees_with_the_answer_scored_after_a_rationale(teacher, monkeypatch):
     """One question behind the chat form of another prompt: the same options are scored."""
-    monkeypatch.setattr("teachers.hf.cut_explanation", lambda text: GOOD)
+    monkeypatch.setattr("teachers.local.hf.cut_explanation", lambda text: GOOD)
     seen = spy_on_scores(teacher, monkeypatch, best=0)
     explained(teacher, ROWS[:1])
     list(teacher.predict(iter([asked(ROWS[0])])))
@@ -297,7 +297,7 @@ def test_each_process_loads_onto_its_own_device(make, monkeypatch, processes, fl
         assert kwargs["device_map"] == device_map
         raise DHRDError("as far as this test goes")
 
-    monkeypatch.setattr("teachers.hf.load_causal_lm", load)
+    monkeypatch.setattr("teachers.local.hf.load_causal_lm", load)
     monkeypatch.setattr("accelerate.PartialState", lambda: SimpleNamespace(device="cuda:1"))
     monkeypatch.setenv("WORLD_SIZE", processes)
     with pytest.raises(DHRDError, match="as far as"):

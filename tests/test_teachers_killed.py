@@ -11,7 +11,7 @@ import scripted_run
 from scripted_run import COST, IN_FLIGHT, ROWS, paid, run, stored
 
 from teachers.budget import Usage
-from teachers.store import RecordStore
+from teachers.output.store import RecordStore
 
 KILLS = 50
 

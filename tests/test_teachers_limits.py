@@ -14,12 +14,12 @@ from made_decisions import label_decision
 from test_pacing import most_in_a_minute
 
 from dhrd_plugin.errors import DHRDError
-from teachers import sending
 from teachers.base import Question, Request, make_teacher
 from teachers.budget import Budget, BudgetReached, Prices, Usage
-from teachers.completions import Answer, NoAnswer
 from teachers.prompts import load_prompts
-from teachers.sending import Pool, Tally
+from teachers.server import sending
+from teachers.server.completions import Answer, NoAnswer
+from teachers.server.sending import Pool, Tally
 
 serve = chat_server.serve  # the fixture
 

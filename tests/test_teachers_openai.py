@@ -14,8 +14,8 @@ from dhrd_plugin.errors import DHRDError
 from teachers.base import Question, make_teacher
 from teachers.budget import Budget, Prices
 from teachers.generate import teach
+from teachers.output.store import RecordStore
 from teachers.prompts import load_prompts
-from teachers.store import RecordStore
 
 serve = chat_server.serve  # the fixture
 

@@ -16,12 +16,12 @@ from chat_server import CUT, HANG, SECRET, TRICKLE, ChatServer, Failure, Raw, co
 from made_decisions import label_decision, one_split
 
 from dhrd_plugin.errors import DHRDError
-from teachers import sending
 from teachers.base import Request, make_teacher
-from teachers.completions import retry_after
 from teachers.generate import teach
+from teachers.output.store import RecordStore
 from teachers.prompts import load_prompts
-from teachers.store import RecordStore
+from teachers.server import sending
+from teachers.server.completions import retry_after
 
 serve = chat_server.serve  # the fixture
 

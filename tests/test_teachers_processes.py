@@ -17,12 +17,12 @@ from made_decisions import ScriptedTeacher, label_decision, reply
 from scripted_run import COST, ROWS, paid, run, stored
 
 from dhrd_plugin.errors import DHRDError
-from teachers import jsonl, merging
 from teachers.budget import Usage
 from teachers.generate import teach
-from teachers.processes import Processes
+from teachers.output import jsonl, merging
+from teachers.output.processes import Processes
+from teachers.output.store import RecordStore
 from teachers.prompts import load_prompts
-from teachers.store import RecordStore
 
 N_ROWS = 40
 PROMPTS = [load_prompts().hinted]
@@ -125,7 +125,7 @@ def test_a_merge_of_parts_killed_at_any_moment_is_done_again(
         absorb(part, whole, log)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("teachers.output_files.absorb", absorb_and_die)
+        patch.setattr("teachers.output.files.absorb", absorb_and_die)
         RecordStore(torn_apart)
     with RecordStore(torn_apart) as store:
         assert len(store.kept) == 5

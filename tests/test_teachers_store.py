@@ -17,9 +17,9 @@ from made_decisions import (
 from dhrd_plugin.errors import DHRDError
 from teachers.budget import Usage
 from teachers.generate import made_from, teach
+from teachers.output.store import RecordStore
 from teachers.prompts import load_prompts
 from teachers.records import make_record
-from teachers.store import RecordStore
 
 ROWS = [label_decision(i) for i in range(4)]
 PROMPTS = load_prompts()

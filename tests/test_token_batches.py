@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from teachers.token_batches import batches
+from teachers.local.token_batches import batches
 
 
 @dataclass

@@ -20,9 +20,9 @@ from dhrd_plugin.backbones import resolve_backbone
 from teachers.base import Question, make_teacher
 from teachers.budget import Budget, Usage
 from teachers.generate import teach
+from teachers.output.store import RecordStore
 from teachers.prompts import load_prompts
 from teachers.records import read_lines
-from teachers.store import RecordStore
 
 MISSING = [
     name

@@ -28,8 +28,8 @@ import openai
 from dhrd_plugin.decisions import Decision
 from teachers.base import make_teacher
 from teachers.generate import teach
+from teachers.output.store import RecordStore
 from teachers.prompts import load_prompts
-from teachers.store import RecordStore
 
 REPLY = """\
 The streets shine and people hold umbrellas. Drops run down the window, so water falls from the sky.

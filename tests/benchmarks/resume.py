@@ -22,8 +22,8 @@ from made_decisions import ScriptedTeacher, label_decision, one_split, predictio
 
 from teachers.annotate import annotate
 from teachers.generate import made_from, teach
+from teachers.output.store import RecordStore
 from teachers.prompts import load_prompts
-from teachers.store import RecordStore
 
 MISSING = 100  # rows without a record
 RATIONALE = "The streets shine and drops run down the window of the house. " * 12

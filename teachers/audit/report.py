@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dhrd_plugin.decisions import TaskDecisions
-from teachers.audit import Audit
-from teachers.audit_figures import QUANTILES, Figures
-from teachers.audit_lines import KINDS
-from teachers.audit_tables import Report, count, sections
+from teachers.audit.figures import QUANTILES, Figures
+from teachers.audit.file import Audit
+from teachers.audit.lines import KINDS
+from teachers.audit.tables import Report, count, sections
 from teachers.prompts import INVERTED_TASKS
 
 if TYPE_CHECKING:

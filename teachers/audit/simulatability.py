@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 
 from dhrd_plugin import stats
-from teachers.audit_lines import Row
+from teachers.audit.lines import Row
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median_low
 
-from teachers.audit import Audit
-from teachers.audit_figures import BIN, QUANTILES, Figures, Label
-from teachers.audit_lines import KINDS, Finding
+from teachers.audit.figures import BIN, QUANTILES, Figures, Label
+from teachers.audit.file import Audit
+from teachers.audit.lines import KINDS, Finding
+from teachers.audit.simulatability import LAS, Verification
 from teachers.budget import Usage
 from teachers.checks import REASONS
-from teachers.simulatability import LAS, Verification
 
 NO_VALUE = "–"
 MAX_LABELS = 6  # of a split, before the rest are taken together (candidates can be many)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dhrd_plugin.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, DHRDError
 from dhrd_plugin.quiet import quiet_libraries
-from teachers.jsonl import explained
+from teachers.output.jsonl import explained
 
 if TYPE_CHECKING:
     from dhrd_plugin.decisions import TaskDecisions
@@ -96,10 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from teachers import audit_report
-    from teachers.audit import audit_file, dropped_lines
-    from teachers.audit_figures import figures, read_rejected
-    from teachers.output_files import OutputFiles
+    from teachers.audit import report as audit_report
+    from teachers.audit.figures import figures, read_rejected
+    from teachers.audit.file import audit_file, dropped_lines
+    from teachers.output.files import OutputFiles
 
     check_output(args)
     splits = Splits(args.include_path)

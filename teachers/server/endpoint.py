@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from dhrd_plugin.errors import DHRDError
 from teachers.budget import Prices
-from teachers.completions import Answer, NoAnswer, read_completion, read_error
+from teachers.server.completions import Answer, NoAnswer, read_completion, read_error
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 PLACEHOLDER_KEY = "no-key-needed"  # local servers take any, but the client wants one

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from dhrd_plugin.errors import EXIT_FAILED
 from teachers.budget import Usage
-from teachers.jsonl import cut_torn_line, explained, replace_lines
+from teachers.output.jsonl import cut_torn_line, explained, replace_lines
 from teachers.prompts import View
 from teachers.records import read_lines
 
@@ -118,12 +118,13 @@ def show_types_first(path: Path, ids: set[str]) -> None:
 
 def types_of(record: Mapping[str, Any], prefix: str = "") -> set[tuple[str, type]]:
     """(dotted name, type) of every field that shows its type: a null or an empty list does not."""
-    found = set()
+    found: set[tuple[str, type]] = set()
     for name, value in record.items():
-        if isinstance(value, dict):
+        kind = type(value)
+        if kind is dict:
             found |= types_of(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
+        elif kind is list:
             found.update((f"{prefix}{name}[]", type(item)) for item in value[:1])
         elif value is not None:
-            found.add((prefix + name, type(value)))
+            found.add((prefix + name, kind))
     return found

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO
 
 from dhrd_plugin.errors import DHRDError
-from teachers.jsonl import cut_torn_line
-from teachers.merging import absorb, merge_answers
-from teachers.processes import Processes
+from teachers.output.jsonl import cut_torn_line
+from teachers.output.merging import absorb, merge_answers
+from teachers.output.processes import Processes
 
 
 class OutputFiles:

@@ -13,12 +13,12 @@ import numpy as np
 
 from dhrd_plugin.decisions import TaskDecisions
 from dhrd_plugin.errors import DHRDError
-from teachers.audit import Audit
-from teachers.audit_lines import Row
+from teachers.audit.file import Audit
+from teachers.audit.lines import Row
+from teachers.audit.simulatability import Verification, verification
+from teachers.audit.wording import guessed_share
 from teachers.budget import Usage
 from teachers.checks import answer_options
-from teachers.simulatability import Verification, verification
-from teachers.wording import guessed_share
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 BIN = 10  # words, of the histogram

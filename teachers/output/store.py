@@ -11,10 +11,10 @@ from typing import Any
 
 from dhrd_plugin.errors import DHRDError
 from teachers.budget import Usage
-from teachers.jsonl import Appender, explained
-from teachers.merging import show_types_first, types_of
-from teachers.output_files import OutputFiles
-from teachers.processes import Processes
+from teachers.output.files import OutputFiles
+from teachers.output.jsonl import Appender, explained
+from teachers.output.merging import show_types_first, types_of
+from teachers.output.processes import Processes
 from teachers.records import decision_id, read_lines
 
 HEAD = 100  # records at the front of the file that show the types of all

@@ -26,17 +26,16 @@ from teachers.checks import (
     length_problem,
     sentences,
 )
-from teachers.processes import Processes
+from teachers.config import DTYPES, QUANTIZATIONS
+from teachers.local.token_batches import A, W, batches
+from teachers.output.processes import Processes
 from teachers.prompts import named_choices
-from teachers.token_batches import A, W, batches
 
 STOPS = ("[END", "Answer:", "\n\n")  # where an explanation is over
 _STOP = re.compile("|".join(map(re.escape, STOPS)))
 ANSWER = "Answer:"
 CLOSING = f" {END_OF_REASONING}\n{ANSWER}"  # between an explanation and its answer
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-QUANTIZATIONS = ("4bit", "8bit")
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 4096, 16384
 
 
@@ -122,7 +121,7 @@ class LocalTeacher:
             DHRDError: it cannot be found, is no causal language model, or cannot be loaded in the
                 way asked for.
         """
-        from teachers.local_lm import LocalLM
+        from teachers.local.lm import LocalLM
 
         lm = load_causal_lm(
             model, device_map=_device_map(device_map), **_precision(dtype, quantize)

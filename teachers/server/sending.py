@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dhrd_plugin.errors import EXIT_BAD_INPUT, EXIT_FAILED, DHRDError
-from teachers.background import Give, Take
 from teachers.budget import Budget, Usage
-from teachers.completions import CHECK_SETTINGS, Answer, NoAnswer
-from teachers.turns import Turns
+from teachers.server.background import Give, Take
+from teachers.server.completions import CHECK_SETTINGS, Answer, NoAnswer
+from teachers.server.turns import Turns
 
 BACKOFF = 2.0  # seconds: the first retry comes within this, the next within twice as much, …
 LONGEST_BACKOFF = 60.0  # seconds

@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 
 from dhrd_plugin.decisions import TaskDecisions
 from dhrd_plugin.errors import DHRDError
-from teachers.background import Give, Take, exchange
 from teachers.base import Prediction, Question, Reply, Request, register
 from teachers.budget import Budget, Prices, Usage
 from teachers.checks import parse_reply
-from teachers.completions import Answer, NoAnswer, priced
-from teachers.endpoint import Endpoint
-from teachers.judge_replies import chosen, option_probs
 from teachers.prompts import Message
-from teachers.sending import Pool, Tally
+from teachers.server.background import Give, Take, exchange
+from teachers.server.completions import Answer, NoAnswer, priced
+from teachers.server.endpoint import Endpoint
+from teachers.server.judge_replies import chosen, option_probs
+from teachers.server.sending import Pool, Tally
 
 REPLY_TOKENS = 512  # longest reply under a budget, where --max-new-tokens does not say
 ANSWER_TOKENS = 32  # longest reply where the answer alone is asked for, by default

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from dhrd_plugin.errors import DHRDError
 from teachers.budget import Budget, Usage
-from teachers.completions import NoAnswer
-from teachers.pacing import AdaptiveLimit, MinuteLimit, Sent
+from teachers.server.completions import NoAnswer
+from teachers.server.pacing import AdaptiveLimit, MinuteLimit, Sent
 
 
 @dataclass(frozen=True)

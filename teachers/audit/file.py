@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from dhrd_plugin.decisions import Decision
 from dhrd_plugin.errors import DHRDError
-from teachers.audit_lines import KINDS, Finding, FindSplit, Row, check_line
-from teachers.copies import MAX_SHARE, find_copies
+from teachers.audit.copies import MAX_SHARE, find_copies
+from teachers.audit.lines import KINDS, Finding, FindSplit, Row, check_line
 
 
 @dataclass(frozen=True)

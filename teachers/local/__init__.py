@@ -1,0 +1,1 @@
+"""The teacher `hf:MODEL`: a model on this machine."""

@@ -1,0 +1,1 @@
+"""The files that `dhrd-teach` writes, safe against kills and shared by processes."""

@@ -1,0 +1,1 @@
+"""The teacher `openai:MODEL`: requests to a server, within limits."""
