@@ -30,10 +30,11 @@ demo: setup
 	@echo "== 1. Reference rationales, through the teacher that reads a file"
 	$(BIN)/dhrd-teach --task scenes --teacher file:tasks/scenes/rationales.jsonl \
 		--output $(DEMO)/rationales.jsonl
-	@echo "== 2. A local teacher writes some itself"
+	$(BIN)/dhrd-teach audit $(DEMO)/rationales.jsonl
+	@echo "== 2. A local teacher writes some itself, and judges them"
 	@# Exit code 1 says that no row was kept, which is a result, too.
 	$(BIN)/dhrd-teach --task scenes --teacher hf:smollm2 --limit 4 --max-attempts 2 \
-		--output $(DEMO)/smollm2-rationales.jsonl || [ $$? -eq 1 ]
+		--soft-labels --verify --output $(DEMO)/smollm2-rationales.jsonl || [ $$? -eq 1 ]
 	@echo "== 3. The pooled baseline and the dual-head student"
 	$(DISTILL) --alpha 0 --output $(DEMO)/pooled
 	$(DISTILL) --rationales $(DEMO)/rationales.jsonl --output $(DEMO)/dhrd

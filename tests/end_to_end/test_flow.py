@@ -62,6 +62,27 @@ def test_teach_distil_score_report(installation, tiny_backbone, tmp_path):
     assert "scenes" in (tmp_path / "table.md").read_text()
 
 
+def test_soft_labels_of_a_local_judge_are_audited_and_learnt(
+    installation, tiny_backbone, tmp_path
+):
+    command = installation.run
+    reference = str(REPO / "tasks" / "scenes" / "rationales.jsonl")
+    judge = ("--judge", f"hf:{tiny_backbone}", "--soft-labels", "--verify", "--limit", "100")
+    taught = command("dhrd-teach", "--teacher", f"file:{reference}", *judge, cwd=tmp_path)
+    assert "300 questions answered" in taught
+    records = [json.loads(line) for line in (tmp_path / "rationales.jsonl").open()]
+    for record in records:
+        assert sum(record["label_probs"]) == pytest.approx(1)
+        assert record["judge"]["views"]["both"]["method"] == "scored"
+    audit = command("dhrd-teach", "audit", "rationales.jsonl", "--json", "a.json", cwd=tmp_path)
+    assert "LAS" in audit and "0 errors" in audit
+    assert (tmp_path / "a.json").exists()
+    small = ("--backbone", tiny_backbone, "--max-steps", "2", "--batch-size", "16")
+    command("dhrd-distill", *small, "--kd-temperature", "2", "--kd-target", "label", cwd=tmp_path)
+    steps = [json.loads(line) for line in (tmp_path / "dhrd-student/train_log.jsonl").open()]
+    assert any(step["loss_kd_label"] > 0 for step in steps)
+
+
 def test_two_formulations_and_decoding_in_one_student(installation, tiny_backbone, tmp_path):
     """A joint student on labels and candidates answers both, and decodes with its other head."""
     command = installation.run

@@ -29,6 +29,7 @@ def test_wheel_holds_packages_tasks_and_hook_only(installation):
     }
     assert "dhrd_plugin/tasks/scenes/data/train.jsonl" in files
     assert "dhrd_plugin/tasks/scenes/rationales.jsonl" in files
+    assert "teachers/prompts.toml" in files
     assert not [name for name in files if name.endswith(".pth") and "/" in name]
 
 
