@@ -8,9 +8,8 @@ from statistics import fmean
 
 from dhrd_plugin import stats
 from dhrd_plugin.errors import DHRDError
+from dhrd_plugin.evaluated import MARKS
 from dhrd_plugin.results import Run, TaskScore
-
-COT_MARK = " (CoT)"
 
 
 @dataclass
@@ -59,17 +58,18 @@ Arms = dict[str, dict[str, Arm]]  # row name -> column -> arm
 
 
 def fold(runs: Sequence[Run]) -> Arms:
-    """Rows in the order of `runs` (none superseded), CoT right below its own row.
+    """Rows in the order of `runs` (none superseded), the marked ones (CoT) right below their own.
 
     Raises:
         DHRDError: runs of one row that are no seeds of one setting, or on different documents.
     """
     names = list(dict.fromkeys(run.name for run in runs))
     pairs = [(run, score) for run in runs for score in run.scores]
-    pairs.sort(key=lambda pair: (names.index(pair[0].name), pair[1].cot))
+    order = ("", *MARKS)
+    pairs.sort(key=lambda pair: (names.index(pair[0].name), order.index(pair[1].mark)))
     arms: Arms = {}
     for run, score in pairs:
-        row = arms.setdefault(run.name + COT_MARK * score.cot, {})
+        row = arms.setdefault(run.name + score.mark, {})
         arm = row.setdefault(score.column, Arm())
         if arm.scores:
             _check_same_setting(arm, run, score)
@@ -112,11 +112,11 @@ def check_same_documents(reference: TaskScore, score: TaskScore) -> None:
 
 
 def find_row(asked: str, arms: Arms) -> str:
-    """A row by its name, or by a part of it that no other row (CoT apart) has."""
+    """A row by its name, or by a part of it that no other row (marked ones apart) has."""
     if asked in arms:
         return asked
     close = [
-        name for name in arms if asked.casefold() in name.casefold() and not name.endswith(COT_MARK)
+        name for name in arms if asked.casefold() in name.casefold() and not name.endswith(MARKS)
     ]
     if len(close) == 1:
         return close[0]

@@ -220,8 +220,21 @@ def collate(decisions: Sequence[EncodedDecision], pad_token_id: int) -> Batch:
     )
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches, longest first: little padding, and out of memory shows at once."""
+def batches_by_length(
+    lengths: Sequence[int], batch_size: int, batch_tokens: int | None = None
+) -> Iterator[list[int]]:
+    """Indices in batches, longest first: little padding, and out of memory shows at once.
+
+    Args:
+        lengths: in tokens.
+        batch_size: most of them in a batch.
+        batch_tokens: most tokens in a batch, padding included; what is longer goes alone.
+    """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    start = 0
+    while start < len(order):
+        size = batch_size
+        if batch_tokens is not None:
+            size = max(1, min(batch_size, batch_tokens // lengths[order[start]]))
+        yield order[start : start + size]
+        start += size

@@ -11,12 +11,16 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.harness import render_requests, split_docs
 
 Formulation = Literal["labels", "candidates"]
+# Of the harness's metrics, those that divide a choice's log-likelihood by its length or subtract
+# that of an empty context: a classifier's probabilities have neither.
+UNDEFINED_FOR_CLASSIFIERS = ("acc_norm", "acc_bytes", "acc_mutual_info")
 Pair = tuple[str, str]  # (context, continuation), as in a harness loglikelihood request
 
 
@@ -201,13 +205,16 @@ def gold_choices(task: Any, doc: dict, n_choices: int, row: str) -> frozenset[in
     """The choices that the harness rewards for `doc`.
 
     Read from `doc_to_target` (`doc_to_text` for multiple inputs) as `process_results` reads it; a
-    task with its own `process_results` (ReCoRD) is asked once per choice, as if it had won.
+    task with its own `process_results` (ReCoRD) is asked once per choice, as if it had won, unless
+    its primary metric is no number per document (of several documents put together, say).
 
     Raises:
         DHRDError: no choice is rewarded; the row is named.
     """
     if callable(task.config.process_results):
-        return _rewarded_choices(task, doc, n_choices, row)
+        rewards = _rewards(task, doc, n_choices)
+        if all(isinstance(reward, Real) for reward in rewards):
+            return _best_choices(task, rewards, row)
     target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     offered = task.doc_to_choice(doc)
     found = set()
@@ -223,26 +230,29 @@ def gold_choices(task: Any, doc: dict, n_choices: int, row: str) -> frozenset[in
     return frozenset(found)
 
 
-def _rewarded_choices(task: Any, doc: dict, n_choices: int, row: str) -> frozenset[int]:
-    metric = primary_metric(task)
-    better = 1 if task.higher_is_better().get(metric, True) else -1
-    scores = []
+def _rewards(task: Any, doc: dict, n_choices: int) -> list[Any]:
+    """The document's primary metric for each choice, as if that had won."""
+    rewards = []
     for winner in range(n_choices):
         results = [(0.0, True) if i == winner else (-1e4, False) for i in range(n_choices)]
-        scores.append(better * float(task.process_results(doc, results)[metric]))
-    best = max(scores)
-    if best == min(scores):
+        rewards.append(task.process_results(doc, results)[primary_metric(task)])
+    return rewards
+
+
+def _best_choices(task: Any, rewards: Sequence[float], row: str) -> frozenset[int]:
+    metric = primary_metric(task)
+    best = max(rewards) if task.higher_is_better().get(metric, True) else min(rewards)
+    if min(rewards) == max(rewards):
         raise DHRDError(
-            f"{row}: no gold answer: every one of its {n_choices} choices gets {metric} {best:g}. "
-            "A labelled split is needed, with choices of which some are right."
+            f"{row}: no gold answer: every one of its {len(rewards)} choices gets {metric} "
+            f"{best:g}. A labelled split is needed, with choices of which some are right."
         )
-    return frozenset(i for i, score in enumerate(scores) if score == best)
+    return frozenset(i for i, reward in enumerate(rewards) if reward == best)
 
 
 def primary_metric(task: Any) -> str:
     """The first metric that the task lists: what dev rows and reports are led by."""
-    metric = (task.config.metric_list or [{"metric": "acc"}])[0]["metric"]
-    return metric.__name__ if callable(metric) else metric
+    return next(iter(task.aggregation()))
 
 
 def task_version(task: Any) -> str:

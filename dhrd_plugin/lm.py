@@ -8,11 +8,9 @@ are answered differently: all of a document's choices at once, by one classifier
 from __future__ import annotations
 
 import logging
-import os
-from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import find_executable_batch_size
@@ -22,22 +20,15 @@ from tqdm import tqdm
 
 from dhrd_plugin.backbones import four_bit, resolve_backbone, use_differentiable_kernels
 from dhrd_plugin.batching import EncodedDecision, Encoder
-from dhrd_plugin.checkpoint import CONFIG_FILE, attach_heads, read_student_config
-from dhrd_plugin.decisions import (
-    Decision,
-    Pair,
-    build_decision,
-    request_pairs,
-    task_version,
-    template_sha,
-)
+from dhrd_plugin.checkpoint import attach_heads
+from dhrd_plugin.decisions import Decision
 from dhrd_plugin.errors import DHRDError
-from dhrd_plugin.harness import load_task, render_requests
+from dhrd_plugin.parity import ParityCheck
 from dhrd_plugin.scoring import rescale, score
+from dhrd_plugin.students import Student, find_students
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_STUDENT = "dhrd-student"  # where `dhrd-distill` writes by default
 DETERMINED_BY_STUDENT = {
     "add_bos_token",
     "backend",
@@ -48,26 +39,36 @@ DETERMINED_BY_STUDENT = {
     "subfolder",
     "tokenizer",
 }
-Answer = tuple[float, bool]  # log-probability in nats, whether it is the most probable choice
+Missing = Literal["error", "zero_shot"]
+Reply = tuple[float, bool]  # log-probability in nats, whether it is the most probable choice
 
 
 class DHRDLM(HFLM):
-    """A dual-head student in the harness.
+    """A dual-head student in the harness, or several over one backbone.
 
     Args:
-        pretrained: the student's folder; without it $DHRD_STUDENT, else ./dhrd-student.
+        pretrained: the student's folder; without it $DHRD_STUDENT, else ./dhrd-student. Or a folder
+            of such folders (`dhrd-distill --per-task`): each task is scored by the student that has
+            its head.
         device: "cuda", "cpu", …; by default what there is.
-        batch_size: documents per forward, or "auto" (the largest up to `max_batch_size` that fits).
+        batch_size: most rows per forward (a row is one input, or several candidates of a document
+            behind what they share), or "auto" (the largest number up to `max_batch_size` that
+            fits). Long rows go in smaller batches.
         max_batch_size: see above.
         merge: fold the adapter into the weights, which is faster and equal up to rounding; with
-            `merge=False` the logits are bit-equal to training's. A 4-bit backbone is never merged.
+            `merge=False` the logits are bit-equal to training's. Neither a 4-bit backbone nor one
+            that several students share is ever merged.
         calibrated: divide each task's logits by the temperature fitted in training; changes
             probabilities, never which choice is the most probable.
+        missing: what becomes of a task without a head: an "error", or "zero_shot", by the
+            log-likelihood of its choices: the student's reasoning head's, or the bare backbone's
+            where there are several students.
         include_path: folder of the user's own task YAML files, for the comparison of prompts.
         kwargs: passed on to `HFLM`.
 
     Raises:
-        DHRDError: no student, or arguments that the student itself determines.
+        DHRDError: no student, students that cannot answer together, or arguments that the student
+            itself determines.
     """
 
     def __init__(
@@ -79,23 +80,26 @@ class DHRDLM(HFLM):
         max_batch_size: int = 64,
         merge: bool = True,
         calibrated: bool = False,
+        missing: Missing = "error",
         include_path: str | None = None,
         **kwargs: Any,
     ) -> None:
-        folder = find_student(pretrained)
-        self.student = read_student_config(folder)
+        if missing not in ("error", "zero_shot"):
+            raise DHRDError(f"--model_args missing={missing}: use one of error, zero_shot.")
+        self.students = find_students(pretrained)
+        folder, student = self.students.members[0].folder, self.students.members[0].config
         taken = sorted(DETERMINED_BY_STUDENT & kwargs.keys())
         if taken:
             raise DHRDError(
                 f"--model_args {taken[0]}=…: the student in {folder} determines it. "
                 "Give `pretrained=FOLDER` alone."
             )
-        adapter = self.student.adapter
+        self._quantized, self._dtype = student.quantized, getattr(torch, student.dtype)
         super().__init__(
-            pretrained=resolve_backbone(self.student.base_model) if adapter else str(folder),
-            peft=str(folder) if adapter else None,
+            pretrained=resolve_backbone(student.base_model) if student.adapter else str(folder),
+            peft=str(folder) if student.adapter else None,
             tokenizer=str(folder),
-            dtype=self.student.dtype if adapter else "float32",
+            dtype=student.dtype if student.adapter else "float32",
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
             batch_size=batch_size,
             max_batch_size=max_batch_size,
@@ -104,51 +108,65 @@ class DHRDLM(HFLM):
         if hasattr(self, "accelerator"):  # HFLM sets these for GPUs only
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
-        if adapter and merge and not self.student.quantized:
+        self._adapters = [self.model.active_adapter] if student.adapter else []
+        for i, other in enumerate(self.students.members[1:], start=1):
+            name = f"student_{i}"  # not the folder's name: it may hold dots, which PEFT's may not
+            self.model.load_adapter(str(other.folder), adapter_name=name)
+            self._adapters.append(name)
+        if student.adapter and merge and not self._quantized and len(self._adapters) == 1:
             self._model: Any = self.model.merge_and_unload()
-        self.dual_head = attach_heads(self.model, folder, self.student)
-        self._encoder = Encoder(self.tokenizer, list(self.student.tasks), self.student.max_length)
+        self.dual_heads = [
+            attach_heads(self.model, s.folder, s.config) for s in self.students.members
+        ]
+        self._encoders = [
+            Encoder(self.tokenizer, list(s.config.tasks), s.config.max_length)
+            for s in self.students.members
+        ]
+        self._parity = ParityCheck(self.students.heads, include_path)
         self._calibrated = calibrated
-        self._include_path = include_path
-        self._tasks: dict[str, Any] = {}  # harness tasks by name; None for one that is not found
+        self._missing = missing
+        self._zero_shot: set[str] = set()  # tasks that were answered without a head
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
         # HFLM's own arguments for 4 bits fail with transformers 5; those of the model's loader not.
-        if self.student.quantized:
-            dtype = getattr(torch, self.student.dtype)
-            kwargs["quantization_config"] = four_bit(dtype)
+        if self._quantized:
+            kwargs["quantization_config"] = four_bit(self._dtype)
         super()._create_model(*args, **kwargs)
-        if self.student.quantized:
+        if self._quantized:
             use_differentiable_kernels(self._model)
 
-    def loglikelihood(
-        self, requests: list[Instance], disable_tqdm: bool = False
-    ) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Reply]:
         """Log-softmax over a document's choices, for each request; the argmax is "greedy".
 
         Raises:
             DHRDError: a task without a head, questions of another shape than trained on, or a
                 document some of whose choices are missing.
         """
-        documents: dict[tuple[str, int], dict[int, Instance]] = defaultdict(dict)
-        for request in requests:  # ranks are padded by repeating a request: drop duplicates
-            documents[request.task_name, request.doc_id].setdefault(request.idx, request)
-        self._check_tasks({task for task, _ in documents})
-        decisions = [
-            self._decision(task, doc_id, [by_idx[idx] for idx in sorted(by_idx)])
-            for (task, doc_id), by_idx in documents.items()
-        ]
-        answers: dict[tuple[str, int, int], Answer] = {}
-        scored = self._score([self._encoder.encode(d) for d in decisions], disable_tqdm)
-        for (task, doc_id), log_probs in zip(documents, scored, strict=True):
-            if self._calibrated:
-                log_probs = rescale(log_probs, self.student.tasks[task].temperature)
-            best = max(range(len(log_probs)), key=log_probs.__getitem__)
-            for idx, log_prob in enumerate(log_probs):
-                answers[task, doc_id, idx] = (log_prob, idx == best)
+        untaught = {request.task_name for request in requests} - self.students.heads.keys()
+        self._check_untaught(untaught)
+        decisions = self._parity.decisions(r for r in requests if r.task_name not in untaught)
+        replies = self._classify(list(decisions.values()), disable_tqdm)
+        spoken = iter(())
+        if untaught:
+            asked = [r for r in requests if r.task_name in untaught]
+            with self._backbone():
+                spoken = iter(super().loglikelihood(asked, disable_tqdm=disable_tqdm))
         # Auxiliary requests (`acc_mutual_info`'s empty contexts) come after the choices and get 0:
         # a classifier has no unconditional likelihood.
-        return [answers.get((r.task_name, r.doc_id, r.idx), (0.0, False)) for r in requests]
+        return [
+            next(spoken)
+            if r.task_name in untaught
+            else replies.get((r.task_name, r.doc_id, r.idx), (0.0, False))
+            for r in requests
+        ]
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        return self._by_speaker(super().loglikelihood_rolling, requests, disable_tqdm)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        return self._by_speaker(super().generate_until, requests, disable_tqdm)
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         raise DHRDError(
@@ -158,83 +176,83 @@ class DHRDLM(HFLM):
         )
 
     def get_model_info(self) -> dict[str, Any]:
-        """HFLM's facts, and under "dhrd" who the student is: reports group runs by it."""
-        student = self.student
-        return super().get_model_info() | {
-            "dhrd": {
-                "fingerprint": student.fingerprint,
-                "backbone": student.base_model,
-                "setting": student.training.get("setting"),
-                "seed": student.training.get("seed"),
-                "tasks": list(student.tasks),
-                "training": student.training,
-            }
-        }
+        """HFLM's facts, and under "dhrd" who the student is: reports group runs by it.
 
-    def _check_tasks(self, tasks: set[str]) -> None:
-        unknown = sorted(tasks - self.student.tasks.keys())
-        if unknown:
-            raise DHRDError(
-                f"The student has no head for task {', '.join(unknown)}; it has heads for "
-                f"{', '.join(self.student.tasks)}. Train one with `dhrd-distill --task "
-                f"{','.join(unknown)}`, or leave these tasks out."
-            )
-
-    def _decision(self, task: str, doc_id: int, instances: Sequence[Instance]) -> Decision:
-        """The question that a document's instances ask, if it is one the student was trained on."""
-        pairs = request_pairs(instances)
-        head = self.student.tasks[task]
-        if task not in self._tasks:
-            self._tasks[task] = self._checked_task(task, instances[0], pairs)
-        loaded = self._tasks[task]
-        offered = len(loaded.doc_to_choice(instances[0].doc)) if loaded else len(pairs)
-        # The choices come first, so that theirs are the lowest numbers.
-        if [i.idx for i in instances[: len(pairs)]] != list(range(offered)):
-            raise DHRDError(f"Task {task}, document {doc_id}: some of its choices are missing.")
-        decision = build_decision(pairs, head.formulation, task=task, split="test", index=doc_id)
-        if head.choices is not None and decision.choices != head.choices:
-            raise DHRDError(
-                f"Task {task}, document {doc_id}: its choices are {list(decision.choices)}, the "
-                f"student was trained on {list(head.choices)}. Use the task it was trained on."
-            )
-        return decision
-
-    def _checked_task(self, task: str, instance: Instance, pairs: list[Pair]) -> Any:
-        """The harness task, if it asks what the student was trained on; None if it is not found.
-
-        Refuses few-shot examples, chat templates and other prompts: the first document is rendered
-        once more, zero-shot, and compared with what was asked.
+        Several students stand in a list under "students". "zero_shot" names the tasks that were
+        scored without a head.
         """
-        try:
-            loaded = load_task(task, self._include_path)
-        except DHRDError as error:
-            logger.warning(
-                "Task %s cannot be loaded by name (%s): only its choices are compared with the "
-                "training's, not its prompt. For a task of your own, add include_path=FOLDER to "
-                "--model_args.",
-                task,
-                str(error).splitlines()[0],
-            )
-            return None
-        head = self.student.tasks[task]
-        if template_sha(loaded) != head.template_sha or task_version(loaded) != head.version:
-            raise DHRDError(
-                f"Task {task}: its prompt is another one (version {task_version(loaded)}) than the "
-                f"student was trained on (version {head.version}). Train the student anew, or "
-                "install the version of the task that it was trained on. For a task of your own, "
-                "add include_path=FOLDER to --model_args."
-            )
-        zero_shot = request_pairs(render_requests(loaded, instance.doc, instance.doc_id))
-        if zero_shot != pairs:
-            raise DHRDError(
-                f"Task {task}: the context is not the zero-shot one the student was trained on: got"
-                f"\n  {_end(pairs[0])}\nneeded\n  {_end(zero_shot[0])}\nLeave out --num_fewshot, "
-                "--apply_chat_template and --system_instruction."
-            )
-        return loaded
+        facts = [_facts(student) for student in self.students.members]
+        about = facts[0] if len(facts) == 1 else {"students": facts}
+        return super().get_model_info() | {"dhrd": about | {"zero_shot": sorted(self._zero_shot)}}
 
-    def _score(self, encoded: list[EncodedDecision], disable_tqdm: bool) -> list[list[float]]:
-        dtype = getattr(torch, self.student.dtype)
+    def _check_untaught(self, tasks: set[str]) -> None:
+        """Refuse tasks without a head, or say once how they are scored."""
+        names = ", ".join(sorted(tasks))
+        if tasks and self._missing == "error":
+            raise DHRDError(
+                f"No head for task {names}; there are heads for {self.students.where}. Train one "
+                f"with `dhrd-distill --task {names.replace(' ', '')}`, leave these tasks out, or "
+                "add missing=zero_shot to --model_args to score them by log-likelihood."
+            )
+        if tasks - self._zero_shot:
+            one = len(self.students.members) == 1
+            logger.warning(
+                "No head for task %s: scored by the log-likelihood of its choices under the %s, "
+                "not by a classifier. The results file lists it under config.dhrd.zero_shot.",
+                names,
+                "student's reasoning head" if one else "backbone, without any student's adapter",
+            )
+        self._zero_shot |= tasks
+
+    @contextmanager
+    def _backbone(self) -> Iterator[None]:
+        """The language model that answers for no student: with a single one still its own."""
+        if len(self.students.members) == 1:
+            yield
+        else:
+            with self.model.disable_adapter():
+                yield
+
+    def _activate(self, student: int) -> None:
+        if len(self._adapters) > 1:
+            self.model.set_adapter(self._adapters[student])
+
+    def _by_speaker(
+        self, answer: Callable, requests: Sequence[Instance], disable_tqdm: bool
+    ) -> list[Any]:
+        """`answer`'s replies, with the reasoning head of each request's student."""
+        speakers = [self.students.speaker(request.task_name) for request in requests]
+        replies: dict[int, Any] = {}
+        for student in sorted(set(speakers)):
+            self._activate(student)
+            indices = [i for i, speaker in enumerate(speakers) if speaker == student]
+            spoken = answer([requests[i] for i in indices], disable_tqdm=disable_tqdm)
+            replies.update(zip(indices, spoken, strict=True))
+        return [replies[i] for i in range(len(requests))]
+
+    def _classify(
+        self, decisions: Sequence[Decision], disable_tqdm: bool
+    ) -> dict[tuple[str, int, int], Reply]:
+        """By task, document and choice, the replies of the classification heads."""
+        replies: dict[tuple[str, int, int], Reply] = {}
+        for student, encoder in enumerate(self._encoders):
+            own = [d for d in decisions if self.students.owner(d.task) == student]
+            if not own:
+                continue
+            self._activate(student)
+            scored = self._score(student, [encoder.encode(d) for d in own], disable_tqdm)
+            for decision, log_probs in zip(own, scored, strict=True):
+                if self._calibrated:
+                    temperature = self.students.heads[decision.task].temperature
+                    log_probs = rescale(log_probs, temperature)
+                best = max(range(len(log_probs)), key=log_probs.__getitem__)
+                for idx, log_prob in enumerate(log_probs):
+                    replies[decision.task, decision.index, idx] = (log_prob, idx == best)
+        return replies
+
+    def _score(
+        self, student: int, encoded: list[EncodedDecision], disable_tqdm: bool
+    ) -> list[list[float]]:
         progress = tqdm(
             total=len(encoded),
             desc="Running pooled classification",
@@ -244,11 +262,11 @@ class DHRDLM(HFLM):
         def run(batch_size: int) -> list[list[float]]:
             progress.reset()
             return score(
-                self.dual_head,
+                self.dual_heads[student],
                 encoded,
                 batch_size=batch_size,
                 pad_token_id=self.tokenizer.pad_token_id,
-                dtype=dtype,
+                dtype=self._dtype,
                 on_batch=progress.update,
             )
 
@@ -259,24 +277,13 @@ class DHRDLM(HFLM):
             return run(self.batch_size_per_gpu)
 
 
-def find_student(pretrained: str | None) -> Path:
-    """The student's folder: `pretrained`, else $DHRD_STUDENT, else ./dhrd-student.
-
-    Raises:
-        DHRDError: none of them is there.
-    """
-    named = pretrained or os.environ.get("DHRD_STUDENT")
-    folder = Path(named or DEFAULT_STUDENT).expanduser()
-    if named is None and not (folder / CONFIG_FILE).is_file():
-        raise DHRDError(
-            f"No student named: there is no ./{DEFAULT_STUDENT}, $DHRD_STUDENT is not set and "
-            "--model_args has no pretrained=FOLDER. Make one with\n"
-            "  dhrd-teach --teacher hf:smollm2 && dhrd-distill\n"
-            "or name a folder that `dhrd-distill --output FOLDER` wrote."
-        )
-    return folder
-
-
-def _end(pair: Pair, characters: int = 120) -> str:
-    text = pair[0] + pair[1]
-    return repr(text if len(text) <= characters else "…" + text[-characters:])
+def _facts(student: Student) -> dict[str, Any]:
+    config = student.config
+    return {
+        "fingerprint": config.fingerprint,
+        "backbone": config.base_model,
+        "setting": config.training.get("setting"),
+        "seed": config.training.get("seed"),
+        "tasks": list(config.tasks),
+        "training": config.training,
+    }

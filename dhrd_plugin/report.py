@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from dhrd_plugin import stats
-from dhrd_plugin.arms import COT_MARK
+from dhrd_plugin.evaluated import COT_MARKS, ZERO_SHOT_MARK
 from dhrd_plugin.summary import Column, Estimate, Row, Summary
 
 if TYPE_CHECKING:
@@ -115,8 +115,16 @@ def notes(summary: Summary) -> list[str]:
             f"SuperGLUE average: over {', '.join(summary.average_over)}, a task with two metrics "
             "(CB, MultiRC, ReCoRD) first averaged over these; only for rows that have them all."
         )
-    if any(row.name.endswith(COT_MARK) for row in summary.rows):
+    if any(row.name.endswith(tuple(COT_MARKS.values())) for row in summary.rows):
         found.append("(CoT): the same questions answered by decoding; acc is exact match.")
+    if unparsable := list(_unparsable(summary)):
+        found.append(
+            f"Answers that name no choice, counted as wrong, in percent: {'; '.join(unparsable)}."
+        )
+    if any(row.name.endswith(ZERO_SHOT_MARK) for row in summary.rows):
+        found.append(
+            "(zero-shot): tasks the student has no head for, scored by its choices' log-likelihood."
+        )
     sizes = ", ".join(_detectable(column) for column in summary.columns)
     found.append(
         f"Smallest difference in accuracy that this many documents show with {stats.POWER:.0%} "
@@ -139,6 +147,18 @@ def _interval_notes(summary: Summary) -> Iterator[str]:
         yield "± and ×k: mean of k runs, 95% t-interval over seeds, for these documents only."
     if any(estimate.method is None for estimate in estimates):
         yield "No interval: the logged samples do not tell how the metric is computed."
+
+
+def _unparsable(summary: Summary) -> Iterator[str]:
+    """Per row that decodes, its share per task."""
+    for row in summary.rows:
+        shares = [
+            f"{task} {cell.unparsable:.1f}"
+            for task, cell in row.cells.items()
+            if cell.unparsable is not None
+        ]
+        if shares:
+            yield f"{row.name}: {', '.join(shares)}"
 
 
 def _detectable(column: Column) -> str:

@@ -12,15 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dhrd_plugin.decisions import UNDEFINED_FOR_CLASSIFIERS
 from dhrd_plugin.errors import DHRDError
+from dhrd_plugin.evaluated import COT_MARKS, answered, describe_model, students
 
-COT_SUFFIX = "_cot"
 TASK_PARTS = ("results", "n-samples", "higher_is_better")  # each has an entry per task
-# What differs between the seeds of one recipe (the dev rows do, and with them the training rows).
-OF_ONE_RUN = {"seed", "data", "dev", "dev_rows", "train_rows", "train_rows_with_rationale"}
-OF_ONE_RUN |= {"calibration", "steps", "wall_seconds"}
-# The argument that names the weights, most telling first, as the harness itself looks for it.
-MODEL_NAME_ARGS = ("peft", "delta", "pretrained", "model", "path", "engine")
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,9 @@ class TaskScore:
     """One run's result on one task.
 
     Attributes:
-        column: the question asked; a task `X_cot` asks X's questions, answered by decoding.
+        column: the question asked; a task `X_cot` asks X's questions.
+        mark: "" for one forward, else one of `MARKS`: answered in another way.
+        unparsable: fraction of decoded answers that name no choice, where the task tells.
         dataset: the SuperGLUE member that the task is made from, or None.
         num_fewshot: examples shown before the question.
         metrics: fractions by name; only metrics of which more is better.
@@ -54,7 +52,8 @@ class TaskScore:
 
     task: str
     column: str
-    cot: bool
+    mark: str
+    unparsable: float | None
     dataset: str | None
     num_fewshot: int
     metrics: Mapping[str, float]
@@ -166,7 +165,7 @@ def _load_run(path: Path, name: str | None) -> Run:
     scores = [_load_score(content, task, path) for task in tasks]
     if not scores:
         raise DHRDError(f"{path}: holds no task. Run `lm_eval` again with --tasks.")
-    auto_name, recipe, seed, identity = _describe_model(content)
+    auto_name, recipe, seed, identity = describe_model(content)
     return Run(
         path=path,
         name=name or auto_name,
@@ -179,41 +178,23 @@ def _load_run(path: Path, name: str | None) -> Run:
     )
 
 
-def _describe_model(content: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """(row name, recipe, seed, identity) of a results file's model."""
-    config = content["config"]
-    asked = [
-        config.get("gen_kwargs"),
-        content.get("system_instruction"),
-        content.get("chat_template_sha"),
-    ]
-    student = config.get("dhrd")
-    if student:
-        name = f"{student['setting']} · {Path(student['backbone']).name}"
-        settings = {k: v for k, v in student["training"].items() if k not in OF_ONE_RUN}
-        recipe = json.dumps([name, settings, student["tasks"], asked], sort_keys=True)
-        identity = json.dumps([student["fingerprint"], asked], sort_keys=True)
-        return name, recipe, str(student["seed"]), identity
-    arguments = _model_arguments(config.get("model_args"))
-    weights = next((str(arguments[key]) for key in MODEL_NAME_ARGS if arguments.get(key)), "")
-    name = f"{config['model']} {Path(weights).name}".strip()
-    recipe = json.dumps([config["model"], arguments, asked], sort_keys=True, default=str)
-    seed = json.dumps([config.get(f"{kind}_seed") for kind in ("random", "numpy", "torch")])
-    return name, recipe, seed, recipe + seed
-
-
-def _model_arguments(arguments: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """`--model_args` as the harness stores them: a mapping, or "key=value,…" from Python."""
-    if isinstance(arguments, str):
-        return dict(pair.split("=", 1) for pair in arguments.split(",") if "=" in pair)
-    return dict(arguments or {})
-
-
 def _load_score(content: Mapping[str, Any], task: str, path: Path) -> TaskScore:
     config = content["configs"][task]
-    cot = task.endswith(COT_SUFFIX)
-    sources = _metric_sources(content["results"][task], content["higher_is_better"][task], cot)
+    results, higher_is_better = content["results"][task], content["higher_is_better"][task]
+    from_super_glue = str(config.get("dataset_path")).endswith("super_glue")
+    column, mark = answered(task, content["config"])
+    unread = set()
+    if from_super_glue:
+        unread.add("score")  # our tasks' share of the average: the mean of metrics that are there
+    if students(content["config"]) and not mark:
+        unread.update(UNDEFINED_FOR_CLASSIFIERS)
+    sources = _metric_sources(results, higher_is_better, unread, decoded=mark in COT_MARKS.values())
     counts = content["n-samples"][task]
+    if not counts["effective"]:
+        raise DHRDError(
+            f"{path}: task {task} has no scores, as --predict_only leaves it. Run `lm_eval` again "
+            "without that flag."
+        )
     date = path.stem.rsplit("_", 1)[-1]
     samples_path = path.with_name(f"samples_{task}_{date}.jsonl")
     samples = _load_samples(samples_path, sources)
@@ -222,15 +203,16 @@ def _load_score(content: Mapping[str, Any], task: str, path: Path) -> TaskScore:
             f"{samples_path}: holds {len(samples)} documents, but {path.name} was made from "
             f"{counts['effective']}. The file is incomplete: run `lm_eval` again."
         )
-    from_super_glue = str(config.get("dataset_path")).endswith("super_glue")
+    unparsable = [v for key, v in results.items() if key.startswith("unparsable,")]
     return TaskScore(
         task=task,
-        column=task.removesuffix(COT_SUFFIX),
-        cot=cot,
+        column=column,
+        mark=mark,
+        unparsable=float(unparsable[0]) if unparsable else None,
         dataset=config.get("dataset_name") if from_super_glue else None,
         num_fewshot=int(config.get("num_fewshot") or 0),
         metrics={
-            name: float(content["results"][task][f"{metric},{filter_name}"])
+            name: float(results[f"{metric},{filter_name}"])
             for name, (metric, filter_name) in sources.items()
         },
         n=counts["effective"],
@@ -241,20 +223,23 @@ def _load_score(content: Mapping[str, Any], task: str, path: Path) -> TaskScore:
 
 
 def _metric_sources(
-    results: Mapping[str, Any], higher_is_better: Mapping[str, bool], cot: bool
+    results: Mapping[str, Any],
+    higher_is_better: Mapping[str, bool],
+    unread: set[str],
+    decoded: bool,
 ) -> dict[str, tuple[str, str]]:
     """Where each metric to be shown stands: name -> (harness metric, filter); F1 first, as papers
     write F1/acc. A decoded answer's exact match is the accuracy of its pooled twin."""
     found = [
         (metric, filter_name)
         for metric, _, filter_name in (key.rpartition(",") for key in results)
-        if higher_is_better.get(metric) and metric != "bypass"
+        if higher_is_better.get(metric) and metric not in unread | {"bypass"}
     ]
     found.sort(key=lambda source: not source[0].startswith("f1"))
     metrics = [metric for metric, _ in found]
     sources = {}
     for metric, filter_name in found:
-        name = "acc" if cot and metric == "exact_match" else metric
+        name = "acc" if decoded and metric == "exact_match" else metric
         sources[name if metrics.count(metric) == 1 else f"{name},{filter_name}"] = (
             metric,
             filter_name,

@@ -117,22 +117,59 @@ def recompute(
 
     The harness logs a number per document, or a tuple ending in (gold, prediction) for what it
     aggregates over all documents; how, the results file does not reliably say. So the reported
-    value is the judge: a known metric that does not reproduce it is not the one.
+    value is the judge: a known metric that does not reproduce it is not the one. Tuples of four
+    may also be candidates of one question (see `chosen_candidates`).
     """
-    if all(isinstance(value, int | float) for value in values):
-        candidates = [mean_sums(values, clusters)]
+    if _are_numbers(values):
+        known = [mean_sums(values, clusters)]
     elif all(isinstance(value, list | tuple) and len(value) >= 2 for value in values):
         golds, preds = ([str(value[i]) for value in values] for i in (-2, -1))
         class_sets = [("1",), tuple({*golds, *preds}), tuple(set(golds))]
-        candidates = [f1_sums(golds, preds, classes, clusters) for classes in class_sets]
-        candidates.append(exact_match_sums(golds, preds, clusters))
+        known = [f1_sums(golds, preds, classes, clusters) for classes in class_sets]
+        known.append(exact_match_sums(golds, preds, clusters))
+        if all(len(value) == 4 and _are_numbers(value[1:]) for value in values):
+            known += _metrics_of_questions(values, clusters)
     else:
         return None
-    for candidate in candidates:
-        everything = np.ones((1, len(candidate.numerators)))
-        if math.isclose(candidate.value(everything)[0], reported, abs_tol=1e-6):
-            return candidate
+    for sums in known:
+        everything = np.ones((1, len(sums.numerators)))
+        if math.isclose(sums.value(everything)[0], reported, abs_tol=1e-6):
+            return sums
     return None
+
+
+def chosen_candidates(
+    values: Sequence[Any], clusters: Sequence[Hashable]
+) -> tuple[list[str], list[str], list[Hashable]]:
+    """(gold, prediction, cluster) per question, of one (question, candidate, is correct, score) per
+    document: the correct candidate, the one of highest score (the first of equals).
+
+    A question with fewer candidates than the others is incomplete (under --limit) and left out.
+    """
+    questions: dict[str, list[tuple]] = {}
+    for (question, candidate, correct, score), cluster in zip(values, clusters, strict=True):
+        questions.setdefault(str(question), []).append((candidate, correct, score, cluster))
+    most = max(map(len, questions.values()))
+    golds, preds, found = [], [], []
+    for candidates in questions.values():
+        if len(candidates) == most:
+            candidates.sort(key=lambda item: item[0])
+            golds.append(str(max(candidates, key=lambda item: item[1])[0]))
+            preds.append(str(max(candidates, key=lambda item: item[2])[0]))
+            found.append(candidates[0][3])
+    return golds, preds, found
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in values)
+
+
+def _metrics_of_questions(values: Sequence[Any], clusters: Sequence[Hashable]) -> list[ClusterSums]:
+    """Accuracy and macro-F1 over questions with several candidates."""
+    golds, preds, questions = chosen_candidates(values, clusters)
+    right = [gold == pred for gold, pred in zip(golds, preds, strict=True)]
+    classes = sorted({str(candidate) for _, candidate, _, _ in values})
+    return [mean_sums(right, questions), f1_sums(golds, preds, classes, questions)]
 
 
 def _sum_by_cluster(

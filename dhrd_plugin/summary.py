@@ -47,7 +47,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Cell:
+    """`unparsable`: decoded answers that name no choice, in points; None for other answers."""
+
     n: int
+    unparsable: float | None
     scores: dict[str, Estimate]
     differences: dict[str, Estimate]
 
@@ -131,8 +134,10 @@ def _cell(arm: Arm, base: Arm | None) -> Cell:
     if base is not None:
         check_same_documents(base.scores[0], arm.scores[0])
     shared = [m for m in arm.metrics if m in base.metrics] if base is not None else []
+    unparsable = [score.unparsable for score in arm.scores if score.unparsable is not None]
     return Cell(
         n=arm.scores[0].n,
+        unparsable=100 * fmean(unparsable) if unparsable else None,
         scores={m: _score(arm, m) for m in arm.metrics},
         differences={m: _difference(arm, base, m) for m in shared if base is not None},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -136,7 +137,13 @@ def repeated(rows: list[dict], times: int) -> list[dict]:
 
 def write_super_glue(folder: Path, rows: dict[str, list[dict]] = ROWS) -> None:
     """Write `folder/aps/super_glue`; the stock tasks load it when `folder` is the current one."""
-    root = folder / "aps" / "super_glue"
+    write_dataset(folder / "aps" / "super_glue", rows)
+
+
+def write_dataset(
+    root: Path, rows: dict[str, list[dict]], splits: Sequence[str] = ("train", "validation")
+) -> None:
+    """A folder that loads as a data set of the hub: per configuration these rows in each split."""
     configs = []
     for name, lines in rows.items():
         (root / name).mkdir(parents=True)
@@ -144,7 +151,7 @@ def write_super_glue(folder: Path, rows: dict[str, list[dict]] = ROWS) -> None:
         # `datasets` caches local data under the files' names, whatever is in them.
         content = hashlib.sha256(text.encode()).hexdigest()[:16]
         files = []
-        for split in ("train", "validation"):
+        for split in splits:
             path = f"{name}/{split}-{content}.jsonl"
             (root / path).write_text(text)
             files.append({"split": split, "path": path})

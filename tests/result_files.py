@@ -62,6 +62,40 @@ def cb_task(golds: Sequence[int], preds: Sequence[int]):
     return task_result(samples, metrics, dataset_path="aps/super_glue", dataset_name="cb")
 
 
+def cot_task(right: Sequence[int], unparsable: Sequence[int], dataset: str = "copa"):
+    """A task answered by decoding, as ours report it."""
+    made = accuracy_task(right, dataset, metric="exact_match")
+    for line, is_unparsable in zip(made["samples"], unparsable, strict=True):
+        line["unparsable"] = float(is_unparsable)
+    made["results"]["unparsable,answer"] = float(np.mean(unparsable))
+    made["higher_is_better"]["unparsable"] = False
+    return made
+
+
+def paper_cb_task(golds: Sequence[int], preds: Sequence[int], complete: bool = True):
+    """CB in the paper's form: a row per class, `acc` and `f1` over a question's three.
+
+    Args:
+        complete: without it a last question lacks a candidate, as under --limit.
+    """
+    samples = []
+    for question, (gold, pred) in enumerate(zip(golds, preds, strict=True)):
+        for candidate in range(3):
+            idx = {"question": question, "candidate": candidate}
+            judged = [question, candidate, int(candidate == gold), float(candidate == pred)]
+            values = {"acc": judged, "f1": judged}
+            samples.append(sample(len(samples), {"idx": idx}, int(candidate == gold), values))
+    if not complete:
+        judged = [len(golds), 0, 1, 5.0]
+        doc = {"idx": {"question": len(golds), "candidate": 0}}
+        samples.append(sample(len(samples), doc, 1, {"acc": judged, "f1": judged}))
+    metrics = {
+        "acc,none": float(np.mean(np.equal(golds, preds))),
+        "f1,none": float(f1_score(golds, preds, labels=[0, 1, 2], average="macro")),
+    }
+    return task_result(samples, metrics, dataset_path="aps/super_glue", dataset_name="cb")
+
+
 def write_results(
     folder: Path,
     tasks: Mapping[str, dict],
@@ -90,7 +124,9 @@ def write_results(
     return path
 
 
-def student(setting: str, seed: int) -> dict[str, Any]:
+def student(
+    setting: str, seed: int, tasks: Sequence[str] = ("cb", "copa"), zero_shot: Sequence[str] = ()
+) -> dict[str, Any]:
     """The `config` that our adapter's results have."""
     return {
         "model": "dhrd",
@@ -99,7 +135,16 @@ def student(setting: str, seed: int) -> dict[str, Any]:
             "backbone": "smollm2",
             "setting": setting,
             "seed": seed,
-            "tasks": ["cb", "copa"],
+            "tasks": list(tasks),
             "training": {},
+            "zero_shot": list(zero_shot),
         },
+    }
+
+
+def students(*configs: Mapping[str, Any]) -> dict[str, Any]:
+    """The `config` of several students over one backbone."""
+    return {
+        "model": "dhrd",
+        "dhrd": {"students": [config["dhrd"] for config in configs], "zero_shot": []},
     }

@@ -212,6 +212,18 @@ def test_batches_by_length_cover_every_row_once_longest_first():
     assert list(batches_by_length([], 2)) == []
 
 
+def test_batches_by_length_are_sized_by_padded_tokens_and_by_rows():
+    lengths = [3, 9, 9, 1, 30, 5, 2, 2]
+    assert list(batches_by_length(lengths, 3, batch_tokens=18)) == [[4], [1, 2], [5, 0, 6], [7, 3]]
+    assert list(batches_by_length(lengths, 8, batch_tokens=15)) == [
+        [4],
+        [1],
+        [2],
+        [5, 0, 6],
+        [7, 3],
+    ]
+
+
 def test_length_counts_the_suffix_where_it_is():
     row = encoder().encode(candidate_decision(gold=0, choices=("b", "much longer than b")), "c")
     assert row.length == max(len(row.inputs[0]) + len(row.suffix), len(row.inputs[1]))

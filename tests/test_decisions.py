@@ -216,6 +216,29 @@ def test_whole_sentences_as_choices_have_no_context(made_task):
     assert loaded.decisions[1].inputs == ("We go.", "We goes.")
 
 
+METRIC = """process_results: !function scores.{metric}
+metric_list: [{{metric: {metric}, aggregation: mean, higher_is_better: true}}]
+"""
+SCORES = """
+def over_documents(doc, results):
+    return {"over_documents": (doc["label"], results[0][0])}
+
+def reverse(doc, results):
+    return {"reverse": float(not results[doc["label"]][1])}
+"""
+
+
+@pytest.mark.parametrize("metric, golds", [("over_documents", [{1}, {0}]), ("reverse", [{0}, {1}])])
+def test_own_metric_decides_only_where_it_is_a_number_per_document(
+    made_task, tmp_path, metric, golds
+):
+    """What is put together from several documents says nothing of one: its target does."""
+    (tmp_path / "scores.py").write_text(SCORES)
+    rows = [{"text": "one", "label": 1}, {"text": "two", "label": 0}]
+    task = made_task(LABELLED + METRIC.format(metric=metric), rows)
+    assert [set(d.gold) for d in load_decisions(task, "train").decisions] == golds
+
+
 LABELLED = 'doc_to_text: "{{text}}"\ndoc_to_target: label\ndoc_to_choice: ["no", "yes"]\n'
 
 

@@ -1,16 +1,15 @@
-"""`--model dhrd` in the harness: what it answers, and what it refuses."""
+"""`--model dhrd` in the harness: what it answers."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import shutil
 
-import lm_eval
 import pytest
 import torch
 from conftest import STUDENT_TASKS as TASKS
+from harness_runs import answers, evaluate, made_manager, requests
 from lm_eval.tasks import TaskManager
 
 from dhrd_plugin import lm as lm_module
@@ -18,37 +17,17 @@ from dhrd_plugin.batching import Encoder
 from dhrd_plugin.checkpoint import load_student, read_student_config
 from dhrd_plugin.decisions import load_decisions
 from dhrd_plugin.errors import DHRDError
-from dhrd_plugin.harness import load_task, task_folders
+from dhrd_plugin.harness import load_task
 from dhrd_plugin.lm import DHRDLM
 from dhrd_plugin.scoring import score
 from distill.train import train
 
 LIMIT = 24
-CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 
 
 @pytest.fixture(scope="module")
 def tasks(made_tasks):
-    """Where the harness finds tasks; its own thousands stay out, for speed."""
-    folders = [str(folder) for folder in task_folders()]
-    return TaskManager(include_path=[*folders, str(made_tasks)], include_defaults=False)
-
-
-@pytest.fixture(scope="module")
-def evaluate(tasks):
-    def run(model, *names, limit=LIMIT, **kwargs):
-        results = lm_eval.simple_evaluate(
-            model=model,
-            tasks=list(names),
-            task_manager=kwargs.pop("task_manager", tasks),
-            limit=limit,
-            bootstrap_iters=0,
-            **kwargs,
-        )
-        assert results is not None
-        return results
-
-    return run
+    return made_manager(made_tasks)
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +36,8 @@ def model(student, made_tasks):
 
 
 @pytest.fixture(scope="module")
-def results(evaluate, model):
-    return evaluate(model, *TASKS)
-
-
-def answers(results, task):
-    """Log-probabilities of the choices of each document, in order."""
-    samples = sorted(results["samples"][task], key=lambda sample: sample["doc_id"])
-    return [[resp[0][0] for resp in sample["resps"]] for sample in samples]
-
-
-# Answers
+def results(model, tasks):
+    return evaluate(model, *TASKS, task_manager=tasks, limit=LIMIT)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -104,7 +74,7 @@ def test_accuracy_is_that_of_the_logged_samples(results, task):
 
 
 def test_student_is_found_by_name_and_batch_size_does_not_matter(
-    evaluate, results, student, made_tasks
+    results, student, made_tasks, tasks
 ):
     by_name = evaluate(
         "dhrd",
@@ -114,6 +84,8 @@ def test_student_is_found_by_name_and_batch_size_does_not_matter(
         batch_size="auto",
         max_batch_size=7,
         device="cpu",
+        task_manager=tasks,
+        limit=LIMIT,
     )
     for task in ("scenes", "made_because"):
         for got, expected in zip(answers(by_name, task), answers(results, task), strict=True):
@@ -150,9 +122,9 @@ def test_lm_head_never_runs_for_choices(student, made_tasks, tasks):
 
 
 def test_unmerged_adapter_gives_the_logits_of_training(model, student, made_tasks, tasks):
-    assert not [name for name, _ in model.dual_head.named_parameters() if "lora" in name]
+    assert not [name for name, _ in model.dual_heads[0].named_parameters() if "lora" in name]
     model = DHRDLM(str(student), merge=False, batch_size=3, include_path=str(made_tasks))
-    assert [name for name, _ in model.dual_head.named_parameters() if "lora" in name]
+    assert [name for name, _ in model.dual_heads[0].named_parameters() if "lora" in name]
     got = model.loglikelihood(requests(tasks, "made_weather"))
     dual_head, tokenizer, config = load_student(student)
     decisions = load_decisions(load_task("made_weather", str(made_tasks)), "validation").decisions
@@ -195,138 +167,22 @@ def test_fully_trained_student_answers_too(distill_config, made_tasks, tmp_path,
     assert [value for value, _ in got] == [value for values in scored for value in values]
 
 
-# Requests, as the harness hands them over
-
-
-def requests(tasks, name, limit=None):
-    task = tasks.load([name])["tasks"][name]
-    task.build_all_requests(limit=limit, rank=0, world_size=1)
-    return task.instances
-
-
-def test_order_and_repeated_requests_do_not_matter(model, tasks):
-    asked = requests(tasks, "made_because") + requests(tasks, "made_weather")
-    expected = model.loglikelihood(asked)
-    mixed = [*asked[::-1], asked[-1], asked[-1], asked[0]]
-    got = model.loglikelihood(mixed)
-    for (value, greedy), (one, is_best) in zip(
-        got, [*expected[::-1], expected[-1], expected[-1], expected[0]], strict=True
-    ):
-        assert value == pytest.approx(one, abs=1e-5)
-        assert greedy is is_best
-
-
-def test_no_requests_no_answers(model):
-    assert model.loglikelihood([]) == []
-
-
-@pytest.mark.parametrize("task", ["made_weather", "made_because"])
-@pytest.mark.parametrize("position", [0, -1])
-def test_missing_choice_is_an_error(model, tasks, task, position):
-    asked = requests(tasks, task)
-    missing = [request for request in asked if request.doc_id == 3][position]
-    with pytest.raises(DHRDError, match=f"Task {task}, document 3: some of its choices"):
-        model.loglikelihood([request for request in asked if request is not missing])
-
-
-def test_other_label_words_are_refused(model, tasks):
-    asked = requests(tasks, "made_weather")
-    for request in asked:
-        if request.doc_id == 3:
-            request.arguments = (request.args[0], request.args[1].replace("yes", "maybe"))
-    with pytest.raises(DHRDError, match=r"document 3: .*\['no', 'maybe'\].*\['no', 'yes'\]"):
-        model.loglikelihood(asked)
-
-
-def own_task(made_tasks, folder, *replacements):
-    """made_weather with other lines in its YAML, in `folder`, and a TaskManager that finds it."""
-    text = (made_tasks / "made_weather.yaml").read_text()
-    for old, new in replacements:
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "made_weather.yaml").write_text(text)
-    return TaskManager(include_path=str(folder), include_defaults=False)
-
-
-def test_auxiliary_requests_stay_out_of_the_softmax(evaluate, model, made_tasks, tmp_path, results):
-    more = ("- metric: acc", "- metric: acc\n  - metric: acc_mutual_info")
-    got = evaluate(model, "made_weather", task_manager=own_task(made_tasks, tmp_path, more))
-    for sample, expected in zip(
-        answers(got, "made_weather"), answers(results, "made_weather"), strict=True
-    ):
-        assert sample[:2] == pytest.approx(expected, abs=1e-5)
-        assert sample[2:] == [0, 0]
-    scores = got["results"]["made_weather"]
-    assert scores["acc_mutual_info,none"] == scores["acc,none"]
-
-
-# Questions of another shape
-
-
-def test_few_shot_is_refused(evaluate, model, student, made_tasks):
-    model = DHRDLM(str(student), include_path=str(made_tasks))
-    with pytest.raises(DHRDError, match=r"not the zero-shot one[\s\S]*Leave out --num_fewshot"):
-        evaluate(model, "made_weather", num_fewshot=1, limit=2)
-
-
-def test_chat_template_is_refused(evaluate, student, made_tasks, tmp_path):
-    shutil.copytree(student, tmp_path / "chat")
-    settings = json.loads((tmp_path / "chat" / "tokenizer_config.json").read_text())
-    settings["chat_template"] = CHAT_TEMPLATE
-    (tmp_path / "chat" / "tokenizer_config.json").write_text(json.dumps(settings))
-    model = DHRDLM(str(tmp_path / "chat"), include_path=str(made_tasks))
-    assert model.tokenizer.chat_template == CHAT_TEMPLATE
-    with pytest.raises(DHRDError, match=r"<user>[\s\S]*--apply_chat_template"):
-        evaluate(model, "made_weather", apply_chat_template=True, limit=2)
-
-
-@pytest.mark.parametrize("change", [("version: 1.0", "version: 2.0"), ("Is it wet?", "Wet?")])
-def test_other_version_of_a_task_is_refused(evaluate, student, made_tasks, tmp_path, change):
-    manager = own_task(made_tasks, tmp_path, change)
-    model = DHRDLM(str(student), include_path=str(tmp_path))
-    with pytest.raises(DHRDError, match=r"Task made_weather: its prompt is another one \(version"):
-        evaluate(model, "made_weather", limit=2, task_manager=manager)
-
-
-def test_other_prompt_under_the_trained_name_is_refused(evaluate, student, made_tasks, tmp_path):
-    manager = own_task(made_tasks, tmp_path, ("Is it wet?", "Wet?"))
-    model = DHRDLM(str(student), include_path=str(made_tasks))
-    with pytest.raises(DHRDError, match=r"Wet\?.*\nneeded\n.*Is it wet\?"):
-        evaluate(model, "made_weather", limit=2, task_manager=manager)
-
-
-def test_task_that_cannot_be_loaded_by_name_has_its_choices_compared(
-    evaluate, student, made_tasks, tmp_path, results, caplog
-):
-    model = DHRDLM(str(student))
-    with caplog.at_level(logging.WARNING, logger="dhrd_plugin.lm"):
-        got = evaluate(model, "made_weather")
-    (warning,) = [r.getMessage() for r in caplog.records if r.name == "dhrd_plugin.lm"]
-    assert "Task made_weather cannot be loaded by name (Unknown task" in warning
-    assert "include_path=FOLDER" in warning
-    for values, expected in zip(
-        answers(got, "made_weather"), answers(results, "made_weather"), strict=True
-    ):
-        assert values == pytest.approx(expected, abs=1e-5)
-    manager = own_task(made_tasks, tmp_path, ('["no", "yes"]', '["never", "ever"]'))
-    with pytest.raises(DHRDError, match=r"its choices are \['never', 'ever'\]"):
-        evaluate(model, "made_weather", limit=2, task_manager=manager)
-
-
-def test_task_without_a_head_names_those_there_are(evaluate, model):
-    with pytest.raises(DHRDError, match=r"no head for task everyday; it has heads for scenes, "):
-        evaluate(model, "scenes", "everyday", limit=2)
-
-
-def test_request_cache_is_refused(evaluate, model, tmp_path):
+def test_request_cache_is_refused(model, tasks, tmp_path):
     with pytest.raises(DHRDError, match="--use_cache"):
-        evaluate(model, "scenes", limit=2, use_cache=str(tmp_path / "cache"))
+        evaluate(model, "scenes", task_manager=tasks, limit=2, use_cache=str(tmp_path / "cache"))
+
+
+def test_predict_only_logs_the_distribution_and_no_metric(results, model, tasks):
+    got = evaluate(model, "made_because", task_manager=tasks, limit=LIMIT, predict_only=True)
+    assert not [key for key in got["results"]["made_because"] if "," in key]
+    expected = answers(results, "made_because")
+    assert answers(got, "made_because") == [pytest.approx(v, abs=1e-5) for v in expected]
 
 
 # Decoding
 
 
-def test_generation_runs_the_reasoning_head(evaluate, model, tmp_path):
+def test_generation_runs_the_reasoning_head(model, tmp_path):
     """The harness decodes with the student's own language model, adapter included."""
     (tmp_path / "made_cot.yaml").write_text(
         f"""

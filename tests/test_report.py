@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from result_files import accuracy_task, cb_task, student, write_results
+from result_files import accuracy_task, cb_task, cot_task, student, write_results
 from rich.console import Console
 
 from dhrd_plugin.cli import main
@@ -132,6 +132,29 @@ def test_partial_evaluations_are_marked(tmp_path):
     assert "n=3 of 100" in text
     assert "n=2\n" in text
     assert "copa (n=3) none at all" in text
+
+
+def test_notes_say_how_answers_were_made_and_how_many_name_no_choice(tmp_path):
+    tasks = {
+        "copa": accuracy_task([1, 0, 1]),
+        "copa_cot": cot_task([1, 0, 0], unparsable=[0, 0, 1]),
+        "wic_cot": cot_task([1, 0, 0], unparsable=[0, 1, 1], dataset="wic"),
+        "copa_cot_sampled": cot_task([1, 0, 0], unparsable=[0, 0, 0]),
+        "boolq": accuracy_task([1, 0, 1], "boolq"),
+    }
+    config = student("DHRD", 0, zero_shot=["boolq"])
+    write_results(tmp_path, tasks, config=config)
+    text = printed(summarise(load_runs([str(tmp_path)])), 200)
+    row = "DHRD · smollm2"
+    assert (
+        "Answers that name no choice, counted as wrong, in percent: "
+        f"{row} (CoT): copa 33.3, wic 66.7; {row} (CoT, sampled): copa 0.0."
+    ) in text
+    assert "(zero-shot): tasks the student has no head for" in text
+    del tasks["copa_cot"], tasks["copa_cot_sampled"], tasks["wic_cot"]
+    write_results(tmp_path / "pooled", tasks, config=student("DHRD", 1))
+    text = printed(summarise(load_runs([str(tmp_path / "pooled")])), 200)
+    assert "name no choice" not in text and "(zero-shot)" not in text
 
 
 def test_the_command_prints_and_writes(results, tmp_path, capsys, monkeypatch):

@@ -6,7 +6,16 @@ import json
 
 import pytest
 from conftest import REPO
-from result_files import accuracy_task, cb_task, sample, student, task_result, write_results
+from result_files import (
+    accuracy_task,
+    cb_task,
+    cot_task,
+    sample,
+    student,
+    students,
+    task_result,
+    write_results,
+)
 
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.results import drop_superseded, load_runs
@@ -19,7 +28,7 @@ def test_a_run_holds_what_the_files_say(tmp_path):
     (run,) = load_runs([str(tmp_path)])
     (score,) = run.scores
     assert (run.path, run.name, run.named) == (path, "hf tiny", False)
-    assert (score.task, score.column, score.cot, score.dataset) == ("cb", "cb", False, "cb")
+    assert (score.task, score.column, score.mark, score.dataset) == ("cb", "cb", "", "cb")
     assert list(score.metrics) == ["f1", "acc"]  # F1 first, as in papers
     assert score.metrics["acc"] == 0.75
     assert (score.n, score.n_total) == (4, 4)
@@ -46,11 +55,66 @@ def test_a_file_given_twice_is_read_once(tmp_path):
     assert len(load_runs([str(tmp_path), str(path)])) == 1
 
 
-def test_a_cot_task_stands_in_its_twins_column(tmp_path):
-    cot = accuracy_task([1, 0], metric="exact_match")
-    write_results(tmp_path, {"copa_cot": cot}, config=HF)
+@pytest.mark.parametrize(
+    "task, mark", [("copa_cot", " (CoT)"), ("copa_cot_sampled", " (CoT, sampled)")]
+)
+def test_a_cot_task_stands_in_its_twins_column(tmp_path, task, mark):
+    write_results(tmp_path, {task: cot_task([1, 0], unparsable=[0, 1])}, config=HF)
     (score,) = load_runs([str(tmp_path)])[0].scores
-    assert (score.column, score.cot, dict(score.metrics)) == ("copa", True, {"acc": 0.5})
+    assert (score.column, score.mark, dict(score.metrics)) == ("copa", mark, {"acc": 0.5})
+    assert score.unparsable == 0.5
+
+
+def test_a_tasks_share_of_the_superglue_average_is_no_metric_of_its_own(tmp_path):
+    for dataset, metrics in (("aps/super_glue", ["acc"]), ("elsewhere", ["acc", "score"])):
+        made = accuracy_task([1, 0])
+        made["config"]["dataset_path"] = dataset
+        made["results"]["score,none"] = 0.5
+        made["higher_is_better"]["score"] = True
+        for line in made["samples"]:
+            line["score"] = line["acc"]
+        write_results(tmp_path / dataset, {"copa": made}, config=HF)
+        assert list(load_runs([str(tmp_path / dataset)])[0].scores[0].metrics) == metrics
+
+
+@pytest.mark.parametrize(
+    "config, metrics",
+    [
+        (student("DHRD α=1 β=1", 0), ["acc"]),
+        (student("DHRD α=1 β=1", 0, zero_shot=["arc_easy"]), ["acc", "acc_norm"]),
+        (HF, ["acc", "acc_norm"]),
+    ],
+)
+def test_metrics_that_a_classifier_does_not_have_are_read_of_others_only(tmp_path, config, metrics):
+    made = accuracy_task([1, 0])
+    made["results"]["acc_norm,none"] = 0.5
+    made["higher_is_better"]["acc_norm"] = True
+    for line in made["samples"]:
+        line["acc_norm"] = line["acc"]
+    write_results(tmp_path, {"arc_easy": made}, config=config)
+    assert list(load_runs([str(tmp_path)])[0].scores[0].metrics) == metrics
+
+
+def test_a_task_without_a_head_is_marked(tmp_path):
+    tasks = {"copa": accuracy_task([1, 0]), "wic": accuracy_task([1, 1], "wic")}
+    write_results(tmp_path, tasks, config=student("DHRD α=1 β=1", 0, zero_shot=["wic"]))
+    marks = {score.task: score.mark for score in load_runs([str(tmp_path)])[0].scores}
+    assert marks == {"copa": "", "wic": " (zero-shot)"}
+
+
+def test_several_students_of_one_evaluation_are_one_run(tmp_path):
+    """What they have in common is said once."""
+    for seed, folder in ((0, "a"), (1, "b")):
+        config = students(student("DHRD α=1 β=1", seed), student("pooled (α=0)", seed, ["wic"]))
+        write_results(tmp_path / folder, {"copa": accuracy_task([1, 0])}, config=config)
+    one, other = load_runs([str(tmp_path)])
+    assert one.name == other.name == "DHRD α=1 β=1 + pooled (α=0) · smollm2"
+    assert (one.recipe == other.recipe, one.seed, other.seed) == (True, "0", "1")
+    assert one.identity != other.identity
+    alone = student("DHRD α=1 β=1", 0)
+    path = write_results(tmp_path / "c", {"copa": accuracy_task([1, 0])}, config=alone)
+    (joint,) = load_runs([str(path)])
+    assert joint.recipe != one.recipe and joint.identity != one.identity
 
 
 def test_several_filters_are_kept_apart(tmp_path):
@@ -110,6 +174,13 @@ def drop_size(path):
     path.write_text(json.dumps(content))
 
 
+def predict_only(path):
+    content = json.loads(path.read_text())
+    content["results"]["copa"] = {"name": "copa", "alias": "copa", "sample_len": 0}
+    content["n-samples"]["copa"]["effective"] = 0
+    path.write_text(json.dumps(content))
+
+
 def remove_samples(path):
     next(path.parent.glob("samples_*")).unlink()
 
@@ -130,6 +201,7 @@ def tear_samples(path):
         (break_json, "cannot be read as JSON"),
         (break_structure, "lacks configs, config"),
         (drop_size, "do not all cover the task 'copa'"),
+        (predict_only, "copa has no scores, as --predict_only leaves it"),
         (remove_samples, "--log_samples"),
         (shorten_samples, "holds 2 documents, but"),
         (tear_samples, r"jsonl:3: not a sample"),

@@ -80,6 +80,30 @@ def test_recompute_of_numbers_grouped_pairs_and_unknown_values():
     assert stats.recompute(["text", "text"], range(2), 0.5) is None
 
 
+def test_candidates_are_put_together_per_question():
+    """(question, candidate, correct, log-odds): the highest wins, the first of equals."""
+    values = [
+        *[["a", 1, 1, 91.0], ["a", 0, 0, 90.0], ["a", 2, 0, -1.0]],  # in any order
+        *[["b", 0, 1, -9.0], ["b", 1, 0, -8.0], ["b", 2, 0, -9.5]],
+        *[["c", 0, 0, 1.0], ["c", 1, 0, 1.0], ["c", 2, 1, 0.0]],
+        ["d", 0, 1, 5.0],  # incomplete
+    ]
+    clusters = [f"question {value[0]}" for value in values]
+    golds, preds, questions = stats.chosen_candidates(values, clusters)
+    assert (golds, preds) == (["1", "0", "2"], ["1", "1", "0"])
+    assert questions == ["question a", "question b", "question c"]
+    accuracy = stats.recompute(values, clusters, 1 / 3)
+    assert accuracy is not None and accuracy.is_binomial and len(accuracy.numerators) == 3
+    macro = f1_score(golds, preds, labels=["0", "1", "2"], average="macro")
+    f1 = stats.recompute(values, clusters, macro)
+    assert f1 is not None and value(f1) == pytest.approx(macro)
+    assert stats.recompute(values, clusters, 0.9) is None
+
+
+def test_four_values_of_another_kind_are_no_candidates():
+    assert stats.recompute([["x", ["y"], 1, 0], ["x", ["z"], 0, 0]], range(2), 0.9) is None
+
+
 def test_wilson_interval_of_independent_answers():
     z, n, p = distributions.norm.ppf(0.975), 56, 48 / 56
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from result_files import accuracy_task, cb_task, sample, student, task_result, write_results
+from result_files import (
+    accuracy_task,
+    cb_task,
+    cot_task,
+    paper_cb_task,
+    sample,
+    student,
+    task_result,
+    write_results,
+)
 from scipy import stats as distributions
 from sklearn.metrics import f1_score
 
@@ -143,6 +152,40 @@ def test_cot_row_is_compared_on_the_same_questions(tmp_path):
     _, by_name = rows(tmp_path, baseline="hf tiny")
     assert list(by_name) == ["hf tiny", "hf tiny (CoT)"]
     assert by_name["hf tiny (CoT)"].cells["copa"].differences["acc"].value == -100
+
+
+def test_decoded_and_zero_shot_answers_are_rows_of_their_own(tmp_path):
+    tasks = {
+        "copa_cot_sampled": cot_task([1, 0], [0, 1]),
+        "copa_cot": cot_task([1, 1], [0, 0]),
+        "copa": accuracy_task([0, 0]),
+        "wic": accuracy_task([0, 1], "wic"),
+    }
+    write_results(tmp_path, tasks, config=student(DHRD, 0, zero_shot=["wic"]))
+    name = f"{DHRD} · smollm2"
+    _, by_name = rows(tmp_path, baseline="smollm2")  # the unmarked row
+    assert list(by_name) == [name + m for m in ("", " (CoT)", " (CoT, sampled)", " (zero-shot)")]
+    assert list(by_name[f"{name} (zero-shot)"].cells) == ["wic"]
+    cells = [by_name[name + mark].cells["copa"] for mark in ("", " (CoT)", " (CoT, sampled)")]
+    assert [cell.unparsable for cell in cells] == [None, 0, 50]
+    assert [cell.scores["acc"].value for cell in cells] == [0, 100, 50]
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_metrics_over_candidates_have_intervals_over_questions(tmp_path, complete):
+    golds, preds = [0, 1, 2, 0, 1, 2, 0, 1] * 3, [0, 1, 1, 0, 2, 2, 0, 1] * 3
+    made = paper_cb_task(golds, preds, complete)
+    write_results(tmp_path / "a", {"dhrd_paper_cb": made}, config=HF)
+    worse = paper_cb_task(golds, [2] * 24, complete)
+    write_results(tmp_path / "b", {"dhrd_paper_cb": worse}, config={"model": "dummy"})
+    summary, by_name = rows(tmp_path, baseline="dummy")
+    cell = by_name["hf tiny"].cells["dhrd_paper_cb"]
+    expected = distributions.binomtest(18, 24).proportion_ci(method="wilson")
+    assert cell.scores["acc"].method == "wilson"
+    assert cell.scores["acc"].low == pytest.approx(100 * expected.low)
+    assert cell.scores["f1"].method == "bootstrap" and cell.scores["f1"].low is not None
+    assert cell.differences["acc"].excludes_zero
+    assert summary.columns[0].groups == 24 + (not complete)
 
 
 def test_documents_that_differ_are_an_error_that_names_the_first(tmp_path):

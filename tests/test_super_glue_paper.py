@@ -13,7 +13,7 @@ from made_super_glue import ROWS, repeated, write_super_glue
 from scripted_lm import ScriptedLM, evaluate, random_log_likelihood
 from sklearn.metrics import accuracy_score, f1_score
 
-from dhrd_plugin.decisions import load_decisions
+from dhrd_plugin.decisions import load_decisions, primary_metric
 from dhrd_plugin.harness import load_task
 
 TASKS = ("boolq", "cb", "copa", "multirc", "rte", "wic", "wsc")
@@ -81,6 +81,7 @@ def test_rows_are_yes_no_questions_with_the_right_gold(super_glue, task):
         prompts = [f"{prompt}\n{ASKED}" for prompt in PROMPTS[task]]
         assert [d.inputs[0] for d in loaded.decisions[: len(prompts)]] == prompts
         assert [d.label_text for d in loaded.decisions] == GOLD[task] * 12
+    assert primary_metric(load_task(f"dhrd_paper_{task}")) == "acc"
 
 
 def test_tag_holds_the_seven_tasks(super_glue):
@@ -172,7 +173,9 @@ def test_a_student_trains_on_the_form_and_is_scored_on_it(super_glue, distill_co
     names = ("dhrd_paper_copa", "dhrd_paper_boolq")
     settings = {"tasks": names, "rationales": (), "alpha": 0.0, "max_steps": 2}
     student = tmp_path / "student"
-    train(distill_config(student, **settings, include_path=None))
+    trained = train(distill_config(student, **settings, include_path=None))
+    dev = trained.training["dev"]["metrics"]["dhrd_paper_copa"]
+    assert dev.keys() == {"acc"} and 0 <= dev["acc"] <= 1  # over questions: whole ones only
     found = evaluate(
         "dhrd", names, model_args={"pretrained": str(student), "device": "cpu"}, log_samples=True
     )

@@ -16,7 +16,7 @@ from conftest import REPO, read_log
 from made_decisions import label_decision
 from safetensors.torch import load_file
 from tiny_models import encoder, mixed_rows, tiny_model
-from two_processes import SOFT_TARGETS, WINDOWS, harness_answers, step_gradients
+from two_processes import SOFT_TARGETS, WINDOWS, harness_scores, step_gradients
 
 from dhrd_plugin.batching import NO_TARGET, collate
 from distill.losses import token_cross_entropy
@@ -226,8 +226,8 @@ def runs(distill_config, untied_backbone):
 
 
 @pytest.fixture(scope="module")
-def two_processes(distill_config, runs, tmp_path_factory):
-    """What two processes leave behind: gradients of `WINDOWS`, and the runs."""
+def two_processes(distill_config, runs, student, tmp_path_factory):
+    """What two processes leave behind: gradients of `WINDOWS`, the runs, and `student`'s scores."""
     output = tmp_path_factory.mktemp("two-processes")
     settings = {
         name: asdict(distill_config(output / name, **changes, batch_size=4))
@@ -241,7 +241,7 @@ def two_processes(distill_config, runs, tmp_path_factory):
     script = str(REPO / "tests" / "two_processes.py")
     processes = [
         subprocess.Popen(
-            [sys.executable, script, str(output), json.dumps(settings, default=str)],
+            [sys.executable, script, str(output), str(student), json.dumps(settings, default=str)],
             env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -284,11 +284,17 @@ def test_two_processes_train_the_student_of_one(
     assert card["processes"] == 2 and student.training["processes"] == 1
 
 
-def test_two_processes_score_as_one(two_processes, made_tasks):
+def test_two_processes_score_as_one(two_processes, student, made_tasks):
     """Each scores its share, not everything; the first gathers them, padding left out."""
-    expected = harness_answers(two_processes / "dhrd", str(made_tasks))
-    got = json.loads((two_processes / "answers.json").read_text())
+    expected = harness_scores(student, str(made_tasks))
+    got = json.loads((two_processes / "scores.json").read_text())
     scored = [json.loads((two_processes / f"scored-{i}.json").read_text()) for i in (0, 1)]
-    assert scored == [[4], [3]]
-    assert len(expected) == 7
-    assert got == [pytest.approx(values, abs=1e-5) for values in expected]
+    assert scored == [[12], [9]]  # of three tasks with heads, 4 and 3 documents
+    assert got.keys() == expected.keys() and len(got) == 4
+    for task, wanted in expected.items():
+        assert len(wanted["samples"]) == 7
+        for one, two in zip(wanted["samples"], got[task]["samples"], strict=True):
+            assert two[:2] == one[:2]
+            for (log_prob, greedy), reply in zip(one[2], two[2], strict=True):
+                assert reply == [pytest.approx(log_prob, abs=1e-5), greedy]
+        assert got[task]["metrics"] == pytest.approx(wanted["metrics"], abs=1e-5)

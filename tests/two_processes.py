@@ -1,6 +1,6 @@
 """What the tests do both in one process and in two: gradients, whole runs, scoring.
 
-Run as a script, it is one of the two: `python two_processes.py OUTPUT SETTINGS`.
+Run as a script, it is one of the two: `python two_processes.py OUTPUT STUDENT SETTINGS`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import lm_eval
 import torch
 from accelerate import Accelerator
-from lm_eval.tasks import TaskManager
+from harness_runs import made_manager
 from safetensors.torch import save_file
 from tiny_models import mixed_rows, tiny_lm, tiny_model
 
@@ -81,24 +81,39 @@ def step_gradients(
     return dict(zip(names, optimizer.captured, strict=True)), result
 
 
-def harness_answers(student: Path, include_path: str) -> list[list[float]] | None:
-    """Log-probabilities per document of made_weather through the harness; None but in the first."""
+def harness_scores(student: Path, include_path: str) -> dict[str, Any] | None:
+    """By task its metrics, and per document what was logged; None but in the first process.
+
+    Both formulations, and a task that the student has no head for.
+    """
     results = lm_eval.simple_evaluate(
         model="dhrd",
-        model_args={"pretrained": str(student), "include_path": include_path},
-        tasks=["made_weather"],
-        task_manager=TaskManager(include_path=include_path, include_defaults=False),
+        model_args={
+            "pretrained": str(student),
+            "include_path": include_path,
+            "missing": "zero_shot",
+        },
+        tasks=["scenes", "made_weather", "made_because", "made_untaught"],
+        task_manager=made_manager(Path(include_path)),
         limit=7,  # the second process is one document short
         bootstrap_iters=0,
         device="cpu",
     )
     if results is None:
         return None
-    samples = sorted(results["samples"]["made_weather"], key=lambda sample: sample["doc_id"])
-    return [[resp[0][0] for resp in sample["resps"]] for sample in samples]
+    return {
+        task: {
+            "metrics": results["results"][task],
+            "samples": sorted(
+                [sample["doc_id"], sample["target"], [resp[0] for resp in sample["resps"]]]
+                for sample in samples
+            ),
+        }
+        for task, samples in results["samples"].items()
+    }
 
 
-def main(output: Path, settings: dict) -> None:
+def main(output: Path, student: Path, settings: dict) -> None:
     for name, n_rows in WINDOWS.items():
         gradients, result = step_gradients(
             mixed_rows()[:n_rows], batch_size=2, trace=True, **SOFT_TARGETS
@@ -118,11 +133,11 @@ def main(output: Path, settings: dict) -> None:
         return score(model, rows, **kwargs)
 
     lm.score = count
-    answers = harness_answers(output / "dhrd", settings["dhrd"]["include_path"])
-    if answers is not None:
-        (output / "answers.json").write_text(json.dumps(answers))
+    found = harness_scores(student, settings["dhrd"]["include_path"])
+    if found is not None:
+        (output / "scores.json").write_text(json.dumps(found))
     (output / f"scored-{process}.json").write_text(json.dumps(scored))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
