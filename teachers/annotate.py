@@ -67,6 +67,19 @@ def count_questions(
     )
 
 
+def claim_judge(
+    store: RecordStore, judge: Teacher, *, prompts_sha: str, votes: int
+) -> dict[str, Any]:
+    """Note in the sidecar whose answers the file has; what records call the judge.
+
+    Raises:
+        DHRDError: the file has answers of another judge.
+    """
+    description = describe_teacher(judge, prompts_sha)
+    store.claim("judge", {**description, "votes": votes})
+    return description
+
+
 def annotate(
     decisions: Sequence[Decision],
     judge: Teacher,
@@ -92,8 +105,7 @@ def annotate(
     Raises:
         DHRDError: the file has answers of another judge, or what the judge raises.
     """
-    description = describe_teacher(judge, prompts_sha)
-    store.claim("judge", {**description, "votes": votes})
+    description = claim_judge(store, judge, prompts_sha=prompts_sha, votes=votes)
     rows = {decision.id: decision for decision in decisions}
 
     def questions() -> Iterator[Question]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -151,12 +151,13 @@ def describe_teacher(teacher: Teacher, prompt_sha: str | None) -> dict[str, Any]
     }
 
 
-Factory = Callable[..., Teacher]
+Factory = type[Any]  # a Teacher's class, called with the model's name, the splits and its flags
 _FACTORIES: dict[str, tuple[str, Factory]] = {}  # prefix -> (usage, factory)
 
 
 def register(usage: str) -> Callable[[Factory], Factory]:
-    """Register `factory(model, splits, *, flag=default, …)` under a usage such as "hf:MODEL"."""
+    """Register a class, made as `(model, splits, *, flag=default, …)`, under its usage, such as
+    "hf:MODEL"."""
 
     def decorate(factory: Factory) -> Factory:
         _FACTORIES[usage.partition(":")[0]] = (usage, factory)
@@ -195,20 +196,29 @@ def make_teachers(
         DHRDError: an unknown teacher, a flag that none of them has a use for, or what a factory
             raises.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
-    factories = {spec: find_factory(spec) for spec in specs}
-    understood = {
-        spec: given.keys() & inspect.signature(factory).parameters.keys()
-        for spec, (factory, _) in factories.items()
-    }
-    if useless := given.keys() - set().union(*understood.values()):
-        names = ", ".join(sorted(map(_flag, useless)))
-        raise DHRDError(f"{names}: of no use with {' and '.join(map(repr, factories))}. Leave out.")
-    made = {
-        spec: factory(model, splits, **{name: given[name] for name in understood[spec]})
-        for spec, (factory, model) in factories.items()
-    }
+    refuse_useless(specs, **flags)
+    made = {}
+    for spec in dict.fromkeys(specs):
+        factory, model = find_factory(spec)
+        made[spec] = factory(model, splits, **_understood(factory, flags))
     return [made[spec] for spec in specs]
+
+
+def refuse_useless(specs: Sequence[str], **flags: Any) -> None:
+    """Raise a DHRDError for a given flag that none of the teachers called so has a use for."""
+    useful = {name for spec in specs for name in _understood(find_factory(spec)[0], flags)}
+    useless = {name for name, value in flags.items() if value is not None} - useful
+    if useless:
+        names = ", ".join(sorted(map(_flag, useless)))
+        who = " and ".join(map(repr, dict.fromkeys(specs)))
+        raise DHRDError(f"{names}: of no use with {who}. Leave out.")
+
+
+def _understood(factory: Factory, flags: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(factory).parameters
+    return {
+        name: value for name, value in flags.items() if value is not None and name in parameters
+    }
 
 
 def make_teacher(spec: str, splits: Sequence[TaskDecisions], **flags: Any) -> Teacher:

@@ -49,8 +49,9 @@ _REPLY = re.compile(
 )
 # A sentence ends with . ! or ?, closing quotes included, before a space or the end of the text.
 _SENTENCE = re.compile(r".+?[.!?]+[\"'”’)\]]*(?=\s|$)", re.DOTALL)
-_NUMBERED = r"(?i:choice|option|candidate|alternative|answer)s?\s+(?:is\s+)?"
-_ORDINAL = r"(?i:(?:first|second|third|fourth|fifth|last|former|latter)\s+)"
+_NUMBERED = r"(?i:choice|option|candidate|alternative|answer)s?[\s:#]+(?:is\s+)?"
+_ORDINAL = r"(?i:(?:first|1st|second|2nd|third|3rd|fourth|4th|fifth|5th|last|former|latter)\s+)"
+_QUOTE = r"[\"'“”‘’*]"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,6 @@ def judge(
         "answer_matches": None if answer is None else chosen in decision.gold,
         "leaked_words": leaked,
         "words": len(rationale.split()),
-        "sufficiency": None,
     }
     if problem is not None:
         return Verdict("form", problem, checks)
@@ -208,17 +208,23 @@ def _named_by_symbol(decision: Decision) -> bool:
 
 
 def _pattern(words: tuple[str, ...]) -> re.Pattern:
-    """Whole words in any case; a hyphen joins words ("no-one"), a final star is any ending."""
+    """Whole words in any case; a hyphen joins words ("no-one") but for "non-", an underscore (of
+    emphasis) does not; a final star is any ending."""
     parts = [re.escape(word.rstrip("*")) + (r"\w*" if word.endswith("*") else "") for word in words]
-    return re.compile(rf"(?<![\w-])(?:{'|'.join(parts)})(?![\w-])", re.IGNORECASE)
+    word = rf"(?:non-)?(?:{'|'.join(parts)})"
+    return re.compile(rf"(?<![^\W_])(?<!-){word}(?!-|[^\W_])", re.IGNORECASE)
 
 
 def _choice_phrases(decision: Decision) -> re.Pattern:
     names = "|".join(re.escape(name) for name in answer_options(decision))
     count = len(decision.choices)
     # A bare letter must be a capital ("answers a question" is no leak); in brackets any case is.
-    bare = rf"{_NUMBERED}(?:{names}|[1-{min(count, 9)}])\b"
+    numbers = f"[1-{min(count, 9)}]"
+    bare = rf"{_NUMBERED}(?:{names}|{numbers})\b"
+    quoted = (
+        rf"{_NUMBERED}{_QUOTE}+(?:{names}|{numbers}){_QUOTE}+"  # "A dog barks" begins with no name
+    )
     subject = rf"\b(?:{names})\s+is\s+the\b"
     bracketed = rf"(?:{_NUMBERED})?\((?i:{names})\)"
     ordinal = rf"{_ORDINAL}(?i:choice|option|candidate|alternative|answer)\b"
-    return re.compile(f"{bare}|{subject}|{bracketed}|{ordinal}")
+    return re.compile(f"{bare}|{quoted}|{subject}|{bracketed}|{ordinal}")

@@ -133,17 +133,23 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--rpm", type=float, metavar="N", help="requests per minute at most")
     group.add_argument("--tpm", type=float, metavar="N", help="tokens per minute at most")
     group.add_argument(
-        "--timeout", type=float, metavar="S", help="seconds until a request counts as lost"
+        "--timeout",
+        type=float,
+        metavar="S",
+        help="seconds until a request counts as lost (default: 120)",
     )
     group.add_argument(
-        "--max-retries", type=int, metavar="N", help="further sends after passing errors"
+        "--max-retries",
+        type=int,
+        metavar="N",
+        help="further sends after passing errors (default: 5)",
     )
     for which, tokens in (("in", "prompt"), ("out", "completion")):
         group.add_argument(
             f"--price-{which}",
             type=float,
             metavar="X",
-            help=f"US dollars per million {tokens} tokens",
+            help=f"US dollars per million {tokens} tokens, of teacher and judge alike",
         )
     group.add_argument(
         "--max-cost",

@@ -137,6 +137,8 @@ class TeachConfig:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise DHRDError("--task is empty: name one or more harness tasks, separated by commas.")
+        if not self.output.name:
+            raise DHRDError(f"--output {self.output}: a folder. Name a file in it, F.jsonl.")
         if self.judge is not None and not self.annotates:
             raise DHRDError("--judge: of no use without --soft-labels or --verify.")
         if self.votes is not None and not self.annotates:
@@ -182,6 +184,11 @@ class TeachConfig:
         if self.price_in is None or self.price_out is None:
             return None
         return Prices(prompt=self.price_in, completion=self.price_out)
+
+    @property
+    def vote_count(self) -> int:
+        """Samples per distribution, ours where it was not given."""
+        return self.votes or DEFAULT_VOTES
 
     @property
     def limits(self) -> list[str]:

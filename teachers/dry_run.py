@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dhrd_plugin.decisions import Decision
@@ -40,8 +40,7 @@ def estimate(
     to_explain: Sequence[Decision],
     prompt: Prompt | None,
     *,
-    to_judge: Sequence[Decision] = (),
-    views: Iterable[JudgePrompt] = (),
+    questions: Sequence[tuple[JudgePrompt, Decision]] = (),
     votes: int = 1,
     prices: Prices | None = None,
 ) -> Estimate:
@@ -49,8 +48,7 @@ def estimate(
 
     Args:
         prompt: of the first attempt; None for a teacher that is not asked.
-        to_judge: rows that the second pass asks about.
-        views: what the judge is shown of each.
+        questions: of the second pass.
         votes: samples per question.
     """
     prompt_tokens = completion_tokens = requests = 0
@@ -59,7 +57,6 @@ def estimate(
         prompt_tokens += sum(_tokens(prompt.messages(decision)) for decision in to_explain)
         completion_tokens += TOKENS_PER_REPLY * len(to_explain)
     rationale = "x" * (TOKENS_PER_REPLY * BYTES_PER_TOKEN)
-    questions = [(view, decision) for decision in to_judge for view in views]
     requests += votes * len(questions)
     prompt_tokens += votes * sum(_tokens(v.messages(d, rationale)) for v, d in questions)
     completion_tokens += votes * TOKENS_PER_ANSWER * len(questions)
@@ -90,12 +87,15 @@ def show(what: Estimate) -> None:
     console.print(f"rows to explain:   {what.rows:,}", highlight=False)
     if what.questions:
         console.print(f"questions to ask:  {what.questions:,} (second pass)", highlight=False)
+    apart = "more where attempts are rejected"
+    if what.questions:
+        apart += ", fewer where the judge gives probabilities"
     console.print(
-        f"requests:          {what.requests:,} (more where attempts are rejected)", highlight=False
+        f"requests:          {what.requests:,} ({apart})", highlight=False, soft_wrap=True
     )
     console.print(f"prompt tokens:     about {what.usage.prompt_tokens:,}", highlight=False)
     console.print(f"completion tokens: about {what.usage.completion_tokens:,}", highlight=False)
-    cost = "unknown: give --price-in and --price-out"
+    cost = "unknown without --price-in and --price-out (openai:)"
     if what.usage.cost is not None:
         cost = f"about ${what.usage.cost:.4f}"
     console.print(f"cost:              {cost}", highlight=False)

@@ -23,12 +23,14 @@ class Outcome:
 
     Attributes:
         reason: a key of `checks.REASONS`, or None when the rationale was kept.
+        failure: why there was no reply, if so; not an attempt of the teacher's.
         final: whether the row will not be tried again in this run.
         usage: what the attempt cost.
     """
 
     decision: Decision
     reason: str | None
+    failure: str | None
     final: bool
     usage: Usage
 
@@ -115,7 +117,9 @@ def teach(
                     retry = next_request(decision)
             if retry is not None:
                 queue.append(retry)
-            yield Outcome(decision, verdict.reason, final=retry is None, usage=reply.usage)
+            yield Outcome(
+                decision, verdict.reason, reply.failure, final=retry is None, usage=reply.usage
+            )
     store.merge()
 
 

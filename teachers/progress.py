@@ -20,12 +20,15 @@ class Event(Protocol):
 
     Attributes:
         reason: why it came to nothing, a key of `checks.REASONS`; None for a success.
+        failure: why there was no usable reply, in words, if so.
         final: whether no more of the same is to come in this run.
         usage: what it cost.
     """
 
     @property
     def reason(self) -> str | None: ...
+    @property
+    def failure(self) -> str | None: ...
     @property
     def final(self) -> bool: ...
     @property
@@ -42,6 +45,7 @@ class Tally:
         spent_before: US dollars that earlier runs cost; None where no prices are known.
         kept: successes of this run.
         rejected: what came to nothing in this run, by reason.
+        last_failure: why the last request without a usable reply had none.
         usage: what this run has used.
         clock: seconds, for the rates.
     """
@@ -51,6 +55,7 @@ class Tally:
     spent_before: float | None = None
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    last_failure: str | None = None
     usage: Usage = field(default_factory=Usage)
     clock: Callable[[], float] = time.monotonic
 
@@ -65,6 +70,7 @@ class Tally:
             self.kept += 1
         else:
             self.rejected[event.reason] += 1
+            self.last_failure = event.failure or self.last_failure
 
     @property
     def finished(self) -> int:

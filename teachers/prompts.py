@@ -193,15 +193,20 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
 def _check_fields(text: str, key: str, path: Path) -> None:
     required, optional = _FIELDS[key]
     try:
-        used = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        parts = string.Formatter().parse(text)
+        fields = [(name, form, how) for _, name, form, how in parts if name is not None]
     except ValueError as error:
         raise DHRDError(f"{path}: {key}: {error}. Double braces that are no field.") from None
+    used = {name for name, _, _ in fields}
     allowed = ", ".join(sorted(required | optional)) or "none"
     if unknown := sorted(used - required - optional):
         raise DHRDError(
             f"{path}: {key} has the field {{{unknown[0]}}}; its fields are: {allowed}. "
             "Double braces that are no field."
         )
+    for name, form, conversion in fields:
+        if form or conversion:
+            raise DHRDError(f"{path}: {key}: write {{{name}}} alone, without ':' or '!' in it.")
     if missing := sorted(required - used):
         raise DHRDError(f"{path}: {key} lacks the field {{{missing[0]}}}; its fields: {allowed}.")
     if key.endswith(".template") and END_OF_REASONING not in text:

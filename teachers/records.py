@@ -129,11 +129,13 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
         record = json.loads(line.decode())
     except UnicodeDecodeError as error:
         raise DHRDError(f"{where}: not UTF-8 text ({error}); rationales are JSON lines.") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers too long, nesting too deep, too
         torn = ""
         if not line.endswith(b"\n"):
             torn = " If `dhrd-teach` was writing it, the same command repairs it."
-        raise DHRDError(f"{where}: not valid JSON ({error.msg}).{torn}") from None
+        raise DHRDError(
+            f"{where}: not valid JSON ({getattr(error, 'msg', error)}).{torn}"
+        ) from None
     if not isinstance(record, dict):
         raise DHRDError(f"{where}: got {type(record).__name__}, need a JSON object.")
     if _SURROGATE.search(line):  # whole characters may be escaped in two halves

@@ -9,10 +9,10 @@ from pathlib import Path
 from dhrd_plugin.decisions import Decision, TaskDecisions, load_decisions
 from dhrd_plugin.errors import EXIT_FAILED, EXIT_OK, DHRDError
 from dhrd_plugin.harness import load_task
-from teachers.annotate import annotate, count_questions, open_views, views_for
-from teachers.base import Teacher, find_factory, make_teachers
+from teachers.annotate import annotate, claim_judge, count_questions, open_views
+from teachers.base import Request, Teacher, find_factory, make_teachers, refuse_useless
 from teachers.checks import REASONS
-from teachers.config import DEFAULT_MAX_ATTEMPTS, DEFAULT_VOTES, TeachConfig
+from teachers.config import DEFAULT_MAX_ATTEMPTS, TeachConfig
 from teachers.dry_run import estimate, show
 from teachers.generate import made_from, teach
 from teachers.interrupts import graceful_stop
@@ -33,8 +33,9 @@ def run(config: TeachConfig) -> int:
     """
     # What can be told before a task is loaded is told before.
     specs = [config.teacher, config.judge or config.teacher]
-    for spec in specs:
-        find_factory(spec)
+    flags = config.teacher_flags() | {"prices": config.prices, "budget": config.budget()}
+    refuse_useless(specs, **flags)
+    check_use(config)
     processes = Processes.of_environment()
     if processes.world > 1 and config.limits:
         raise DHRDError(
@@ -49,13 +50,9 @@ def run(config: TeachConfig) -> int:
         prompts = prompts.with_examples(load_examples(config.examples, splits))
     rows = [decision for split in splits for decision in split.decisions[: config.limit]]
     if config.dry_run:
-        show_estimate(config, rows, prompts)
+        show_estimate(config, splits, rows, prompts)
         return EXIT_OK
-    budget = config.budget()
-    teacher, judge = make_teachers(
-        specs, splits, **config.teacher_flags(), prices=config.prices, budget=budget
-    )
-    check_use(config, teacher, judge)
+    teacher, judge = make_teachers(specs, splits, **flags)
     if teacher.asks and processes.is_main:
         warn_of_inverted_gold(splits)
     with (
@@ -65,17 +62,21 @@ def run(config: TeachConfig) -> int:
         for split in splits:
             made = made_from(split, teacher, config.mode_name, config.asked(prompts))
             store.claim(f"{split.task}/{split.split}", made)
-        if budget is not None:
-            budget.charge(store.spent)
+        if config.annotates:  # before anything is paid for
+            claim_judge(store, judge, prompts_sha=prompts.judge_sha, votes=config.vote_count)
+        if flags["budget"] is not None:
+            flags["budget"].charge(store.spent)
         explain(config, rows, teacher, store, prompts, processes, stopped)
+        annotated = True
         if config.annotates and not stopped():
-            annotate_rows(config, rows, judge, store, prompts, processes, stopped)
+            annotated = annotate_rows(config, rows, judge, store, prompts, processes, stopped)
         if processes.is_main:
             print(f"records:  {store.path}")
             print(f"rejected: {store.rejected_path}")
         if stopped():
             raise KeyboardInterrupt
-        return EXIT_OK if any(row.id in store.kept for row in rows) else EXIT_FAILED
+        explained = any(row.id in store.kept for row in rows)
+        return EXIT_OK if explained and annotated else EXIT_FAILED
 
 
 def explain(
@@ -110,7 +111,8 @@ def explain(
     print(f"{config.teacher}: {kept} of {len(rows)} rows have a rationale ({kept - before} new)")
     share = f" (process 0 of {processes.world})" if processes.world > 1 else ""
     for reason, count in tally.rejected.most_common():
-        print(f"  rejected {count} × {REASONS[reason]}{share}")
+        why = f"; the last: {tally.last_failure}" if reason == "failed" else ""
+        print(f"  rejected {count} × {REASONS[reason]}{share}{why}")
     if (passed_over := tally.total - tally.done) and not stopped():
         why = (
             "had used up their attempts before (--max-attempts gives more)"
@@ -128,8 +130,12 @@ def annotate_rows(
     prompts: Prompts,
     processes: Processes,
     stopped: Stopped,
-) -> None:
-    """The second pass: soft labels and verification of every kept row."""
+) -> bool:
+    """The second pass: soft labels and verification of every kept row.
+
+    Returns:
+        False where there were questions, and not one of them was answered.
+    """
     own = processes.share(rows)
     wanted = {"soft_labels": config.soft_labels, "verify": config.verify}
     tally = Tally(total=count_questions(own, store, **wanted), spent_before=store.spent.cost)
@@ -139,7 +145,7 @@ def annotate_rows(
         store,
         prompts=prompts.judge,
         prompts_sha=prompts.judge_sha,
-        votes=config.votes or DEFAULT_VOTES,
+        votes=config.vote_count,
         stop=stopped,
         **wanted,
     )
@@ -148,26 +154,31 @@ def annotate_rows(
         share = f" (process 0 of {processes.world})" if processes.world > 1 else ""
         print(f"{config.judge or config.teacher}: {tally.kept} questions answered{share}")
         if failed := tally.rejected.total():
-            print(f"  {failed} questions failed; the same command asks them again{share}")
+            print(f"  {failed} questions failed{share}; the last: {tally.last_failure}")
+            print("  The same command asks them again.")
+    return tally.kept > 0 or not tally.total
 
 
-def check_use(config: TeachConfig, teacher: Teacher, judge: Teacher) -> None:
-    """Refuse what the teacher cannot do.
+def check_use(config: TeachConfig) -> None:
+    """Refuse what the teacher or judge cannot do.
 
     Raises:
-        DHRDError: flags that mean nothing to a teacher that is not asked.
+        DHRDError: flags that mean nothing to a teacher that is not asked, or a judge that is none.
     """
-    if not teacher.asks:
-        for flag in ("mode", "max_attempts", "examples"):
+    if not find_factory(config.teacher)[0].asks:
+        useless = ["mode", "max_attempts", "examples"]
+        if not config.annotates:
+            useless.append("prompts")  # has the judge's wording, too
+        for flag in useless:
             if getattr(config, flag) is not None:
                 raise DHRDError(
                     f"--{flag.replace('_', '-')}: of no use with the teacher {config.teacher!r}, "
                     "which has one rationale per row. Leave it out."
                 )
-    if config.annotates and not judge.asks:
+    judge = config.judge or config.teacher
+    if config.annotates and not find_factory(judge)[0].asks:
         raise DHRDError(
-            f"--soft-labels and --verify ask a model, and {config.judge or config.teacher!r} is "
-            "none. Name one with --judge."
+            f"--soft-labels and --verify ask a model, and {judge!r} is none. Name one with --judge."
         )
 
 
@@ -181,31 +192,42 @@ def load_examples(path: Path, splits: Sequence[TaskDecisions]) -> dict[str, list
     examples: dict[str, list[Example]] = {split.task: [] for split in splits}
     for key, line in load_rationales([path], rows, default_split=splits[0].split).items():
         examples[rows[key].task].append(Example(rows[key], line["rationale"].strip()))
-    for task, found in examples.items():
-        if not found:
-            raise DHRDError(f"{path} has no example for the task {task!r}.")
+    for split in splits:
+        if not examples[split.task]:
+            raise DHRDError(
+                f"{path} has no example for {split.task}/{split.split}. Examples are rows of the "
+                "split that is explained."
+            )
     return examples
 
 
-def show_estimate(config: TeachConfig, rows: Sequence[Decision], prompts: Prompts) -> None:
+def show_estimate(
+    config: TeachConfig,
+    splits: Sequence[TaskDecisions],
+    rows: Sequence[Decision],
+    prompts: Prompts,
+) -> None:
     """Print what is left to do, and its cost."""
-    to_judge = {row.id: row for row in rows if config.annotates}
+    prompt = config.asked(prompts)[0]
+    asks = find_factory(config.teacher)[0].asks
+    if not asks:  # it has rationales for some rows
+        (teacher,) = make_teachers([config.teacher], splits)
+        requests = (Request(row, 1, prompt) for row in rows)
+        rows = [request.decision for request, _ in teacher.explain(requests)]
+    wanted = {"soft_labels": config.soft_labels, "verify": config.verify}
     to_explain = {row.id: row for row in rows}
+    to_judge = {row.id: open_views({}, **wanted) for row in rows}
     if config.output.exists() and not config.new:
         for number, record in read_lines(config.output):
             key = decision_id(record, f"{config.output}:{number}")
             to_explain.pop(key, None)
-            if not open_views(record, soft_labels=config.soft_labels, verify=config.verify):
-                to_judge.pop(key, None)
-    asks = getattr(find_factory(config.teacher)[0], "asks", True)
-    views = views_for(soft_labels=config.soft_labels, verify=config.verify)
+            to_judge[key] = open_views(record, **wanted)
     show(
         estimate(
             list(to_explain.values()),
-            config.asked(prompts)[0] if asks else None,
-            to_judge=list(to_judge.values()),
-            views=[prompts.judge[view] for view in views],
-            votes=config.votes or DEFAULT_VOTES,
+            prompt if asks else None,
+            questions=[(prompts.judge[view], row) for row in rows for view in to_judge[row.id]],
+            votes=config.vote_count,
             prices=config.prices,
         )
     )

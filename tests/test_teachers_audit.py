@@ -107,7 +107,12 @@ def test_clean_records_and_bare_lines_have_no_findings():
         ({"schema": "dhrd.rejected/1"}, "field", "schema 'dhrd.rejected/1'"),
         ({"origin": "dreamt"}, "field", "origin 'dreamt', need one of hinted"),
         ({"attempts": 0}, "field", "attempts 0"),
+        ({"attempts": True}, "field", "attempts True"),
         ({"usage": {"cost": "free"}}, "field", "usage.cost is 'free'"),
+        ({"usage": {"cost": float("nan")}}, "field", "usage.cost is nan"),
+        ({"usage": {"prompt_tokens": None}}, "field", "usage.prompt_tokens is None"),
+        ({"usage": {"completion_tokens": -1}}, "field", "usage.completion_tokens is -1"),
+        ({"usage": {"estimated": "no"}}, "field", "usage.estimated is 'no'"),
         ({"checks": []}, "field", "checks is []"),
         (
             {"judge": {"views": {"both": {"probs": [2, 0, 0]}}}},

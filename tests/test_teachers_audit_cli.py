@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -174,6 +175,36 @@ def test_copy_that_cannot_be_written_leaves_the_old_one(audit, rows, tmp_path, m
     assert "Cannot write copy.jsonl: No space left" in err
 
 
+def test_a_link_stays_and_what_it_points_to_is_written(audit, rows, tmp_path):
+    write(tmp_path / "r.jsonl", [record(rows[0])])
+    write(tmp_path / "old.json", [b"{}"]).chmod(0o640)
+    (tmp_path / "a.json").symlink_to("old.json")
+    assert audit("r.jsonl", "--json", "a.json")[0] == 0
+    assert (tmp_path / "a.json").is_symlink()
+    assert json.loads((tmp_path / "old.json").read_text())["lines"] == 1
+    assert (tmp_path / "old.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_rejected_file_edited_by_hand_is_counted_as_far_as_it_is_readable(audit, rows, tmp_path):
+    write(tmp_path / "r.jsonl", [record(rows[0])])
+    whole = make_rejected(record(rows[1]), reason="leak", detail="", text="")
+    odd = [b"[1]\n", {"task": "made_weather"}, {"usage": "none"}, {"usage": {"estimated": "no"}}]
+    write(tmp_path / "r.rejected.jsonl", [whole, *odd])
+    audit("r.jsonl", "--json", "a.json")
+    everything = json.loads((tmp_path / "a.json").read_text())["all"]
+    assert everything["rejected"] == {"unreadable": 4, "leak": 1}
+    assert everything["rejected_usage"]["prompt_tokens"] == 100
+
+
+def test_one_endless_text_does_not_make_an_endless_table(audit, rows, tmp_path):
+    write(
+        tmp_path / "r.jsonl", [record(rows[0]), record(rows[1], rationale="la " * 9999 + ". La.")]
+    )
+    _, out, _ = audit("r.jsonl")
+    assert len(out.splitlines()) < 80
+    assert re.search(r"^from 200 +1 ", out, re.MULTILINE)
+
+
 def test_warnings_alone_exit_with_0(audit, rows, tmp_path):
     write(tmp_path / "r.jsonl", [record(rows[0], rationale="Short.")])
     code, out, _ = audit("r.jsonl")
@@ -208,6 +239,9 @@ def test_a_split_that_cannot_be_loaded_is_a_finding_and_the_rest_is_audited(audi
         (["r.jsonl", "--drop-leaking"], "--drop-leaking: chooses what a filtered copy leaves out"),
         (["r.jsonl", "--output", "r.jsonl"], "r.jsonl is the file to be audited"),
         (["r.jsonl", "--output", "link.jsonl"], "link.jsonl is the file to be audited"),
+        (["r.jsonl", "--json", "a.txt", "--markdown", "./a.txt"], "need a file each"),
+        (["r.jsonl", "--json", "pipe"], "Cannot write pipe: no regular file"),
+        (["r.jsonl", "--markdown", "."], "Cannot write .: no regular file"),
         (["r.jsonl", "--json", "./r.jsonl"], "is the file to be audited"),
         (["r.jsonl", "--output", "c.jsonl", "--min-sufficiency", "0.5"], "with --verify"),
         (["r.jsonl", "--markdown", "r.jsonl/a.md"], "Cannot write r.jsonl"),
@@ -216,6 +250,7 @@ def test_a_split_that_cannot_be_loaded_is_a_finding_and_the_rest_is_audited(audi
 def test_wrong_input_exits_with_2(audit, rows, tmp_path, flags, message):
     line = write(tmp_path / "r.jsonl", [record(rows[0])]).read_bytes()
     (tmp_path / "link.jsonl").symlink_to("r.jsonl")
+    os.mkfifo(tmp_path / "pipe")
     write(tmp_path / "empty.jsonl", [b"\n"])
     write(tmp_path / "elsewhere.jsonl", [record(rows[0], task="made_untaught")])
     code, _, err = audit(*flags)
@@ -233,10 +268,13 @@ def test_sufficiency_is_a_probability(capsys):
     assert "80 is not between 0 and 1" in capsys.readouterr().err
 
 
-def test_answers_that_are_not_merged_yet_are_mentioned(audit, rows, tmp_path):
+def test_what_is_not_merged_yet_is_mentioned(audit, rows, tmp_path):
     write(tmp_path / "r.jsonl", [record(rows[0])])
-    write(tmp_path / "r.annotations.jsonl", [b"{}\n"])
-    assert "r.annotations.jsonl holds answers of the judge" in " ".join(audit("r.jsonl")[1].split())
+    for name in ("r.annotations.jsonl", "r.rank1.jsonl"):
+        write(tmp_path / name, [b"{}\n"])
+    said = " ".join(audit("r.jsonl")[1].split())
+    assert "r.annotations.jsonl is not counted" in said
+    assert "r.rank1.jsonl is not counted" in said
 
 
 def test_inverted_multirc_is_mentioned(tmp_path, capsys):

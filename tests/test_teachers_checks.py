@@ -53,6 +53,7 @@ def test_unfinished_last_sentence_does_not_count():
         ("Neither text says so.", ["neither"]),
         ("It entails a contradiction.", ["entails", "contradiction"]),
         ("It is incorrect, not correct.", ["incorrect", "correct"]),
+        ("It is _true_, a non-entailment.", ["true", "non-entailment"]),
         ("Nobody knows; no-one, untruth, trueish, yesterday, the right hand.", []),
     ],
 )
@@ -77,6 +78,9 @@ def test_labels_that_are_no_verdicts_forbid_only_themselves():
         ("A is the best. The answer is B, a is the article.", ["a is the", "answer is b"]),
         ("The second  choice is meant, alternative 2.", ["second choice", "alternative 2"]),
         ("Option C does not exist here, nor does (c).", []),
+        ("The answer: B. Option #2 it is.", ["answer: b", "option #2"]),
+        ("Choice **B** fits, option “A” does not.", ["choice **b**", "option “a”"]),
+        ('The option "A dog barks" quotes it; the 2nd option does not.', ["2nd option"]),
     ],
 )
 def test_candidates_may_be_spoken_of_but_not_named(rationale, leaked):
@@ -129,7 +133,6 @@ def test_verdict_names_what_is_wrong_and_measures_everything():
             "answer_matches": True,
             "leaked_words": [],
             "words": 13,
-            "sufficiency": None,
         },
     )
     wrong = judge(decision, GOOD, answer="False")

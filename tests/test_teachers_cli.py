@@ -13,7 +13,7 @@ from made_decisions import GOOD, LEAKING, ScriptedTeacher, label_decision, one_s
 from dhrd_plugin.decisions import load_decisions
 from dhrd_plugin.harness import load_task
 from teachers import run
-from teachers.base import Prediction
+from teachers.base import Prediction, Reply
 from teachers.cli import main
 from teachers.run import warn_of_inverted_gold
 
@@ -115,7 +115,7 @@ def test_no_row_kept_is_a_failure(here, source, capsys):
         (["--teacher", "file:mine.jsonl", "--examples", "mine.jsonl"], "--examples: of no use"),
         (["--teacher", "file:mine.jsonl", "--verify"], "Name one with --judge"),
         (["--teacher", "file:mine.jsonl", "--limit", "0"], "--limit 0"),
-        (["--teacher", "file:mine.jsonl", "--prompts", "none.toml"], "Cannot read prompts"),
+        (["--teacher", "hf:x", "--prompts", "none.toml"], "Cannot read prompts"),
         (["--teacher", "hf:x", "--rpm", "5"], "--rpm: of no use with 'hf:x'"),
         (["--teacher", "hf:x", "--max-tokens", "5"], "--max-cost/--max-tokens: of no use"),
         (["--teacher", "openai:x", "--batch-tokens", "5"], "--batch-tokens: of no use"),
@@ -124,6 +124,14 @@ def test_no_row_kept_is_a_failure(here, source, capsys):
             "Unknown teacher 'robot:x'",
         ),
         (["--teacher", "hf:./nowhere"], "./nowhere"),
+        (["--teacher", "file:mine.jsonl", "--prompts", "mine.jsonl"], "--prompts: of no use"),
+        (["--teacher", "hf:x", "--dry-run", "--rpm", "5"], "--rpm: of no use with 'hf:x'"),
+        (["--teacher", "file:none.jsonl", "--dry-run"], "Cannot read rationales"),
+        (["--teacher", "file:mine.jsonl", "--dry-run", "--verify"], "Name one with --judge"),
+        (
+            ["--teacher", "hf:x", "--examples", "mine.jsonl", "--split", "validation"],
+            "no example for scenes/validation",
+        ),
     ],
 )
 def test_bad_input_is_one_message_and_exit_2(here, source, capsys, arguments, message):
@@ -134,6 +142,12 @@ def test_bad_input_is_one_message_and_exit_2(here, source, capsys, arguments, me
     assert len(shown.splitlines()) < 6
     assert "Traceback" not in err
     assert not (here / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("output", ["", "/", "."])
+def test_output_that_is_no_file_is_refused(source, capsys, output):
+    assert main(["--teacher", "file:mine.jsonl", "--output", output]) == 2
+    assert "Name a file in it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -196,10 +210,30 @@ def test_second_pass_fills_soft_labels_and_verification(here, use, capsys):
     assert len(teacher.asked) == 2
 
 
-def test_questions_that_failed_are_told(here, use, capsys):
-    use(right, predict=lambda question: Prediction(None, None, failure="503"))
-    assert main(["--teacher", "hf:x", "--limit", "2", "--soft-labels"]) == 0
-    assert "2 questions failed; the same command asks them again" in capsys.readouterr().out
+def test_questions_that_failed_are_told_with_the_reason(here, use, capsys):
+    def predict(question):
+        known = question.decision.index == 0
+        return Prediction((1.0, 0.0, 0.0), "scored") if known else Prediction(None, None, "503")
+
+    use(right, predict=predict)
+    assert main(["--teacher", "hf:x", "--limit", "3", "--soft-labels"]) == 0
+    out = capsys.readouterr().out
+    assert "2 questions failed; the last: 503\n  The same command asks them again." in out
+    assert main(["--teacher", "hf:x", "--limit", "3", "--soft-labels"]) == 1  # not one answered
+
+
+def test_requests_that_failed_are_told_with_the_reason(use, capsys):
+    use(lambda request: Reply("", None, "hinted", failure="503"))
+    assert main(["--teacher", "hf:x", "--limit", "2"]) == 1
+    assert "rejected 2 × request failed; the last: 503" in capsys.readouterr().out
+
+
+def test_another_judge_is_refused_before_anything_is_asked(use, capsys):
+    teacher = use(right, predict=lambda question: Prediction((1.0, 0.0, 0.0), "scored"))
+    assert main(["--teacher", "hf:x", "--limit", "1", "--verify", "--votes", "2"]) == 0
+    assert main(["--teacher", "hf:x", "--limit", "2", "--verify", "--votes", "3"]) == 2
+    assert "votes: was 2, now 3" in capsys.readouterr().err
+    assert len(teacher.asked) == 1
 
 
 def test_ladder_asks_blind_before_it_shows_the_gold_answer(here, use):
@@ -259,6 +293,18 @@ def test_dry_run_asks_and_writes_nothing(here, source, use, capsys):
     capsys.readouterr()
     assert main(["--teacher", "openai:x", "--limit", "3", "--dry-run"]) == 0
     assert "rows to explain:   1" in capsys.readouterr().out
+
+
+def test_dry_run_counts_what_is_left(here, source, use, capsys):
+    arguments = ["--teacher", "file:mine.jsonl", "--judge", "hf:x", "--verify"]
+    assert main([*arguments, "--dry-run"]) == 0  # four of the 600 rows have a line
+    shown = capsys.readouterr().out
+    assert "rows to explain:   4" in shown and "questions to ask:  12" in shown
+    use(right, predict=lambda question: Prediction((1.0, 0.0, 0.0), "scored"))
+    assert main(["--teacher", "hf:x", "--limit", "2", "--soft-labels"]) == 0
+    capsys.readouterr()
+    assert main(["--teacher", "hf:x", "--limit", "2", "--verify", "--dry-run"]) == 0
+    assert "questions to ask:  4" in capsys.readouterr().out
 
 
 def test_dry_run_needs_no_key(monkeypatch, capsys):

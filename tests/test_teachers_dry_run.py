@@ -23,13 +23,13 @@ def test_first_pass_is_a_reply_per_row():
 
 
 def test_second_pass_asks_every_view_as_often_as_it_votes():
-    views = list(PROMPTS.judge.values())
-    found = estimate([], None, to_judge=ROWS[:2], views=views, votes=5)
+    questions = [(view, row) for row in ROWS[:2] for view in PROMPTS.judge.values()]
+    found = estimate([], None, questions=questions, votes=5)
     assert (found.rows, found.questions, found.requests) == (0, 6, 30)
     assert found.usage.completion_tokens == 30 * TOKENS_PER_ANSWER
     assert found.usage.cost is None and found.prompt is None
     # A rationale is in two of the three views.
-    alone = estimate([], None, to_judge=ROWS[:2], views=views[:1], votes=5)
+    alone = estimate([], None, questions=questions[::3], votes=5)
     assert found.usage.prompt_tokens > 3 * alone.usage.prompt_tokens + 20 * TOKENS_PER_REPLY - 100
 
 
@@ -41,4 +41,4 @@ def test_shown_with_cost_and_a_whole_prompt(capsys):
     assert "Right answer: True" in shown
     assert "Nothing was sent." in shown
     show(estimate([], None))
-    assert "unknown: give --price-in" in capsys.readouterr().out
+    assert "unknown without --price-in" in capsys.readouterr().out

@@ -258,17 +258,63 @@ def test_missing_key_is_an_error_but_not_for_a_local_server(serve, output, monke
 
 
 @pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": "11", "completion_tokens": "22"},
+        {"prompt_tokens": -11, "completion_tokens": 22},
+        {"prompt_tokens": 11, "completion_tokens": -22},
+        {"prompt_tokens": 11.5, "completion_tokens": 22},
+        {"prompt_tokens": 11, "completion_tokens": True},
+        [11, 22],
+    ],
+)
+def test_usage_that_cannot_be_is_estimated_from_above(serve, output, usage):
+    server = serve(lambda call: {**completion(said()), "usage": usage})
+    budget = Budget(max_cost=1.0)
+    run(output, server.url, rows=ROWS[:1], budget=budget, prices=Prices(1.0, 2.0))
+    (record,) = lines(output)
+    assert record["usage"]["estimated"]
+    assert record["usage"]["cost"] == pytest.approx(budget.spent.cost) and budget.spent.cost > 0
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        {"token": "True", "top_logprobs": [{"token": "True", "logprob": None}]},
+        {"token": "True", "top_logprobs": [{"token": "True", "logprob": 9999.0}]},
+        {"token": "True", "top_logprobs": [{"logprob": -0.1}]},
+        {"token": "True", "top_logprobs": "True"},
+        {"token": 5, "top_logprobs": [{"token": "True", "logprob": -0.1}]},
+    ],
+)
+def test_votes_where_the_logprobs_are_none(serve, token):
+    def script(call):
+        reply = completion("True")
+        reply["choices"][0]["logprobs"] = {"content": [token]}
+        return reply
+
+    assert predict(serve(script).url, rows=ROWS[:1], votes=2)[0].method == "votes:2"
+
+
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("OPENAI_API_KEY", "two words", "OPENAI_API_KEY holds characters"),
         ("OPENAI_BASE_URL", "localhost:8000/v1", "need http://"),
+        ("OPENAI_BASE_URL", "htps://user:password@host/v1", "need http://"),
+        ("OPENAI_BASE_URL", "http://", "need http://"),
+        ("OPENAI_BASE_URL", "http://local host/v1", "need http://"),
+        ("OPENAI_BASE_URL", "http://[::1/v1", "need http://"),
+        ("OPENAI_BASE_URL", "http://localhost:99999/v1", "need http://"),
+        ("OPENAI_BASE_URL", "http://localhost:PORT/v1", "need http://"),
     ],
 )
 def test_unusable_settings_are_named(monkeypatch, name, value, message):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     monkeypatch.setenv(name, value)
-    with pytest.raises(DHRDError, match=message):
+    with pytest.raises(DHRDError, match=message) as refusal:
         make_teacher("openai:some-model", [])
+    assert "password" not in str(refusal.value)
 
 
 def test_limit_on_cost_without_prices_is_an_error(serve):

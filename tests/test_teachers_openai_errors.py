@@ -162,6 +162,7 @@ def test_row_that_is_refused_is_skipped_at_once(serve, output, status):
         Raw(b"[]"),
         Raw(b'{"error": {"message": "upstream is down"}}'),
         Raw(b'{"choices": []}'),
+        Raw(b'{"choices": {"a": 1}}'),
         Raw(b'{"choices": [{"message": null}]}'),
     ],
 )
@@ -267,6 +268,13 @@ def test_server_that_is_no_chat_server_stops_the_run(serve, output):
     with pytest.raises(DHRDError, match=r"sent no chat completion but '<html>Welcome") as refusal:
         run(output, server.url)
     assert refusal.value.exit_code == 2
+
+
+def test_half_of_a_key_is_not_shown(serve, output):
+    server = serve(lambda call: Raw(b"x" * 70 + SECRET.encode(), "text/html"))
+    with pytest.raises(DHRDError, match="sent no chat completion") as refusal:
+        run(output, server.url)
+    assert SECRET[:6] not in str(refusal.value)
 
 
 def test_unreachable_server_is_one_message(output, monkeypatch):

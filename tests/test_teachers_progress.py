@@ -16,6 +16,7 @@ from teachers.progress import Tally, follow
 @dataclass(frozen=True)
 class Answered:
     reason: str | None = None
+    failure: str | None = None
     final: bool = True
     usage: Usage = field(default_factory=lambda: Usage(10, 20, 0.5))
 

@@ -144,6 +144,8 @@ def test_own_file_is_laid_over_ours(tmp_path):
         ('[blind]\ntemplate = "{question} {gold}"\n', r"blind\.template has the field {gold}"),
         ('[judge]\ninput = "{question {options}"\n', r"judge\.input.*Double braces"),
         ('[judge]\nboth = "{question} {options}"\n', r"judge\.both lacks the field {rationale}"),
+        ('[judge]\ninput = "{question:d} {options}"\n', r"judge\.input: write {question} alone"),
+        ('[rules]\nwords = "{words!r}"\n', r"rules\.words: write {words} alone"),
         ('[blind]\ntemplate = "{question}"\n', r"blind\.template must ask for \[END OF REASONING"),
     ],
 )

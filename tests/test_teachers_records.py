@@ -95,6 +95,14 @@ def test_torn_line_is_named_and_the_repair_told(tmp_path):
         list(read_lines(path))
 
 
+@pytest.mark.parametrize("line", ['{"index": ' + "9" * 5000 + "}", "[" * 10**5])
+def test_a_line_that_json_gives_up_on_is_named(tmp_path, line):
+    path = tmp_path / "r.jsonl"
+    path.write_text(f"{line}\n")
+    with pytest.raises(DHRDError, match=r"r\.jsonl:1: not valid JSON"):
+        list(read_lines(path))
+
+
 def test_lines_are_read_one_by_one(tmp_path):
     path = write(tmp_path / "r.jsonl", BARE)
     path.write_text(path.read_text() + "no JSON\n")

@@ -131,6 +131,15 @@ def test_an_older_sidecar_is_refused_with_what_it_lacks(output, sidecar):
     assert "  mode: was not noted, now 'hinted'\n" in str(refusal.value)
 
 
+def test_an_older_sidecar_with_the_same_settings_is_taken(output, sidecar):
+    run(output, rows=ROWS[:2])
+    meta = json.loads(sidecar.read_text())
+    meta["made/train"]["teacher"]["prompt_sha"] = None  # as of a teacher that is not asked
+    sidecar.write_text(json.dumps(meta))
+    assert asked(run(output)) == [(2, 1), (3, 1)]
+    assert "prompt_sha" not in sidecar.read_text()
+
+
 def test_older_records_are_read(output):
     run(output)
     old = lines(output)[0]
@@ -202,12 +211,6 @@ def test_one_file_holds_several_tasks(output):
     assert [r["task"] for r in lines(output)] == ["made"] * 4 + ["made_copa"] * 2
     assert lines(output)[-1]["label_text"] == "the grass was cut."
     assert run(output).asked == []
-
-
-def test_unwritable_place_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DHRDError, match=r"Cannot write .*file"):
-        RecordStore(tmp_path / "file" / "r.jsonl")
 
 
 def sparse(index):

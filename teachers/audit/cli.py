@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
-from dhrd_plugin.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, DHRDError
+from dhrd_plugin.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, DHRDError
 from dhrd_plugin.quiet import quiet_libraries
-from teachers.output.jsonl import explained
+from teachers.output.jsonl import explained, replaced
 
 if TYPE_CHECKING:
     from dhrd_plugin.decisions import TaskDecisions
@@ -121,16 +121,17 @@ def run(args: argparse.Namespace) -> int:
             )
             kept = {row.line for row in audit.rows} - dropped.keys()
             file.seek(0)
-            write_whole(args.output, (line for n, line in enumerate(file, 1) if n in kept))
+            with written(args.output) as copy:
+                copy.buffer.writelines(line for n, line in enumerate(file, 1) if n in kept)
     loaded = list(splits.loaded.values())
     files = OutputFiles(args.file)
     per_split, total = figures(audit, loaded, read_rejected(files.rejected))
     notes = audit_report.notes(audit, loaded, total)
-    if files.answers.exists():
-        notes.append(
-            f"{files.answers} holds answers of the judge that are not counted yet: run the "
-            "`dhrd-teach` command that wrote them again."
-        )
+    notes += (
+        f"{path} is not counted: it is of a run that goes on, or was killed. Run the `dhrd-teach` "
+        "command that wrote it again."
+        for path in files.unmerged()
+    )
     report = audit_report.Report(
         path=str(args.file),
         audit=audit,
@@ -142,7 +143,8 @@ def run(args: argparse.Namespace) -> int:
     Console(highlight=False).print(audit_report.rich_report(report))
     for path, render in ((args.json, audit_report.as_json), (args.markdown, audit_report.markdown)):
         if path is not None:
-            write_whole(path, [render(report).encode()])
+            with written(path) as rendered:
+                rendered.write(render(report))
     return EXIT_FAILED if audit.errors else EXIT_OK
 
 
@@ -192,9 +194,12 @@ def check_output(args: argparse.Namespace) -> None:
             f"{', '.join(given)}: chooses what a filtered copy leaves out. Name it with --output "
             "FILTERED.jsonl."
         )
-    for path in filter(None, (args.output, args.json, args.markdown)):
+    to_write = [path for path in (args.output, args.json, args.markdown) if path is not None]
+    for path in to_write:
         if path.exists() and args.file.exists() and path.samefile(args.file):
             raise DHRDError(f"{path} is the file to be audited. Name another file to write.")
+    if len({path.resolve() for path in to_write}) < len(to_write):
+        raise DHRDError("--output, --json and --markdown: need a file each.")
 
 
 def opened(path: Path) -> BinaryIO:
@@ -207,13 +212,10 @@ def opened(path: Path) -> BinaryIO:
         ) from None
 
 
-def write_whole(path: Path, lines: Iterable[bytes]) -> None:
-    """Write under another name and rename: the file is there whole or not at all."""
-    staging = path.with_name(f"{path.name}.tmp")
+@contextmanager
+def written(path: Path) -> Iterator[TextIO]:
+    """A file to be written, in a folder that is made for it; it is there whole or not at all."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with staging.open("wb") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        staging.replace(path)
+    with replaced(path, exit_code=EXIT_BAD_INPUT) as file:
+        yield file

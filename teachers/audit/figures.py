@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +13,12 @@ import numpy as np
 from dhrd_plugin.decisions import TaskDecisions
 from dhrd_plugin.errors import DHRDError
 from teachers.audit.file import Audit
-from teachers.audit.lines import Row
+from teachers.audit.lines import Fault, Row, read_usage
 from teachers.audit.simulatability import Verification, verification
 from teachers.audit.wording import guessed_share
 from teachers.budget import Usage
 from teachers.checks import answer_options
+from teachers.records import parse_line
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 BIN = 10  # words, of the histogram
@@ -202,8 +202,9 @@ def read_rejected(path: Path) -> dict[str, Rejected]:
 def _rejected(line: bytes) -> tuple[str, str, Usage]:
     """(split, reason, usage) of a rejected attempt; torn lines name no split."""
     try:
-        attempt = json.loads(line)
-    except ValueError:
+        attempt = parse_line(line, "line")
+        usage = read_usage(attempt)
+    except (DHRDError, Fault):
         return "", "unreadable", Usage()
-    split = f"{attempt['task']}/{attempt['split']}" if "task" in attempt else ""
-    return split, attempt.get("reason", "unreadable"), Usage.of(attempt.get("usage"))
+    split = f"{attempt.get('task')}/{attempt.get('split')}" if "task" in attempt else ""
+    return split, str(attempt.get("reason", "unreadable")), usage

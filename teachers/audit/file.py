@@ -1,7 +1,7 @@
 """What is wrong in a file of rationales, and what a filtered copy leaves out. Pure functions.
 
 *Errors* are lines that cannot be used, contradict the gold answer, or give it away; *warnings* are
-what a reader should look at (lengths, repeated wording). See `audit_lines.KINDS`.
+what a reader should look at (lengths, repeated wording). See `lines.KINDS`.
 """
 
 from __future__ import annotations

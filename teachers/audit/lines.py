@@ -7,6 +7,7 @@ gold one are found anew from the row.
 from __future__ import annotations
 
 import codecs
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -116,8 +117,8 @@ class Row:
     judge_usage: Usage
 
 
-class _Fault(Exception):
-    """Ends the check of a line that cannot be used further."""
+class Fault(Exception):
+    """Ends the check of a line that cannot be used further: a key of `KINDS`, and what exactly."""
 
     def __init__(self, kind: str, detail: str) -> None:
         self.kind, self.detail = kind, detail
@@ -133,7 +134,7 @@ def check_line(
         decision = _row_of(record, find_split)
         row = _read(number, record, decision)
         findings = [Finding(number, *found) for found in _problems(record, row)]
-    except _Fault as fault:
+    except Fault as fault:
         return None, [Finding(number, fault.kind, fault.detail)]
     unusable = any(KINDS[finding.kind].unusable for finding in findings)
     return None if unusable else row, findings
@@ -142,9 +143,9 @@ def check_line(
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         return parse_line(line.removeprefix(codecs.BOM_UTF8), "line")
-    except (DHRDError, ValueError, RecursionError) as error:  # numbers too long, nesting too deep
+    except DHRDError as error:
         start = line[:60].decode(errors="replace").strip()
-        raise _Fault("json", f"{str(error).removeprefix('line: ')} It begins: {start}") from None
+        raise Fault("json", f"{str(error).removeprefix('line: ')} It begins: {start}") from None
 
 
 def _row_of(record: Mapping[str, Any], find_split: FindSplit) -> Decision:
@@ -152,23 +153,23 @@ def _row_of(record: Mapping[str, Any], find_split: FindSplit) -> Decision:
     try:
         key = decision_id(record, "line")
     except DHRDError as error:
-        raise _Fault("field", str(error).removeprefix("line: ")) from None
+        raise Fault("field", str(error).removeprefix("line: ")) from None
     try:
         decisions = find_split(record["task"], record["split"]).decisions
     except DHRDError as error:
-        raise _Fault("row", str(error)) from None
+        raise Fault("row", str(error)) from None
     if not 0 <= record["index"] < len(decisions):
-        raise _Fault(
+        raise Fault(
             "row", f"{key}, but {record['task']}/{record['split']} has {len(decisions)} rows from 0"
         )
     decision = decisions[record["index"]]
     if record.get("id", key) != key:
-        raise _Fault("row", f"id {record['id']!r}, but task, split and index say {key!r}")
+        raise Fault("row", f"id {record['id']!r}, but task, split and index say {key!r}")
     if record.get("schema", SCHEMA) != SCHEMA:
-        raise _Fault("field", f"schema {record['schema']!r}, need {SCHEMA!r} or a bare line")
+        raise Fault("field", f"schema {record['schema']!r}, need {SCHEMA!r} or a bare line")
     sha = record.get("input_sha", decision.input_sha)
     if sha != decision.input_sha:
-        raise _Fault("changed", f"{key} was {sha!r}, now {decision.input_sha!r} (input_sha)")
+        raise Fault("changed", f"{key} was {sha!r}, now {decision.input_sha!r} (input_sha)")
     return decision
 
 
@@ -176,10 +177,10 @@ def _read(number: int, record: Mapping[str, Any], decision: Decision) -> Row:
     """What there is to count about a record; fields that a bare line lacks have their default."""
     origin = record.get("origin", "human")
     if origin not in ORIGINS:
-        raise _Fault("field", f"origin {origin!r}, need one of {', '.join(ORIGINS)}")
+        raise Fault("field", f"origin {origin!r}, need one of {', '.join(ORIGINS)}")
     attempts = record.get("attempts", 1)
-    if not isinstance(attempts, int) or attempts < 1:
-        raise _Fault("field", f"attempts {attempts!r}, need a number from 1")
+    if type(attempts) is not int or attempts < 1:
+        raise Fault("field", f"attempts {attempts!r}, need a number from 1")
     rationale = record["rationale"]
     judge = _object(record, "judge")
     return Row(
@@ -192,8 +193,8 @@ def _read(number: int, record: Mapping[str, Any], decision: Decision) -> Row:
         attempts=attempts,
         judged=_judged(decision, _object(judge, "views")),
         has_input_sha="input_sha" in record,
-        usage=_usage(record),
-        judge_usage=_usage(judge),
+        usage=read_usage(record),
+        judge_usage=read_usage(judge),
     )
 
 
@@ -201,16 +202,24 @@ def _object(record: Mapping[str, Any], field: str) -> dict[str, Any]:
     """An object inside a record; a missing one is empty."""
     value = record.get(field)
     if not isinstance(value, dict | None):
-        raise _Fault("field", f"{field} is {value!r}, need an object")
+        raise Fault("field", f"{field} is {value!r}, need an object")
     return value or {}
 
 
-def _usage(record: Mapping[str, Any]) -> Usage:
+def read_usage(record: Mapping[str, Any]) -> Usage:
+    """What a record, a judge or a rejected attempt cost.
+
+    Raises:
+        Fault: amounts that are none.
+    """
     stored = _object(record, "usage")
     for field in ("prompt_tokens", "completion_tokens", "cost"):
         value = stored.get(field, 0)
-        if not isinstance(value, int | float) and not (field == "cost" and value is None):
-            raise _Fault("field", f"usage.{field} is {value!r}, need a number")
+        amount = isinstance(value, int | float) and 0 <= value < math.inf
+        if isinstance(value, bool) or not (amount or (field == "cost" and value is None)):
+            raise Fault("field", f"usage.{field} is {value!r}, need a number from 0")
+    if not isinstance(stored.get("estimated", False), bool):
+        raise Fault("field", f"usage.estimated is {stored['estimated']!r}, need true or false")
     return Usage.of(stored)
 
 
@@ -222,7 +231,7 @@ def _judged(decision: Decision, views: Mapping[str, Any]) -> dict[View, Judged]:
             continue
         problem = distribution_problem(decision, probs)
         if problem is not None:
-            raise _Fault("probs", f"judge's {view} is {problem}")
+            raise Fault("probs", f"judge's {view} is {problem}")
         best = max(range(len(probs)), key=probs.__getitem__)
         found[view] = Judged(sum(probs[gold] for gold in decision.gold), best in decision.gold)
     return found

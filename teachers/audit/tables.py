@@ -17,6 +17,7 @@ NO_VALUE = "–"
 MAX_LABELS = 6  # of a split, before the rest are taken together (candidates can be many)
 MAX_TEMPLATES = 5
 MAX_LINES = 6  # line numbers named for a kind of finding
+MAX_BINS = 20  # of the histogram
 BAR = 30  # characters of the longest bar
 
 
@@ -227,11 +228,14 @@ def _las(las: LAS) -> list[str]:
 
 def _histogram(figures: Figures) -> Iterator[list[str]]:
     counts = figures.words_histogram
-    longest = max(counts.values())
-    for start in range(min(counts), max(counts) + BIN, BIN):
-        rows = counts.get(start, 0)
-        bar = "█" * round(BAR * rows / longest)
-        yield [f"{start}–{start + BIN - 1}", f"{rows:,}", bar]
+    first, last = min(counts), max(counts)
+    rest = first + MAX_BINS * BIN  # whatever is longer goes into one bin
+    bins = {f"{n}–{n + BIN - 1}": counts.get(n, 0) for n in range(first, min(last + 1, rest), BIN)}
+    if last >= rest:
+        bins[f"from {rest}"] = sum(rows for start, rows in counts.items() if start >= rest)
+    most = max(bins.values())
+    for name, rows in bins.items():
+        yield [name, f"{rows:,}", "█" * round(BAR * rows / most)]
 
 
 def _spent(figures: Figures) -> Iterator[Section]:

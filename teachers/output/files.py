@@ -9,6 +9,7 @@ further process, the three JSONL files under `F.rank1` and so on.
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 from itertools import count
 from pathlib import Path
@@ -29,6 +30,8 @@ class OutputFiles:
     """
 
     def __init__(self, path: Path) -> None:
+        """Of a symbolic link, the files lie beside what it points to, for whoever names them."""
+        path = Path(os.path.realpath(path)) if path.is_symlink() else path
         self.records = path
         self.rejected = path.with_name(f"{path.stem}.rejected.jsonl")
         self.answers = path.with_name(f"{path.stem}.annotations.jsonl")
@@ -49,6 +52,10 @@ class OutputFiles:
             if whole in (self.records, self.rejected, self.answers):
                 found[path] = whole
         return found
+
+    def unmerged(self) -> list[Path]:
+        """Answers and parts that are not in the records and rejected attempts yet."""
+        return [path for path in (self.answers, *self.parts()) if path.exists()]
 
     def make_good(self, *, soft_labels: bool = False) -> bool:
         """Mend torn lines, take in parts and answers; whether there were any.
@@ -71,8 +78,9 @@ class OutputFiles:
     def move_aside(self) -> None:
         """Rename what is there to `F.1.jsonl` and so on, with the first number that is free."""
         stem = self.records.stem
-        usual = (self.records, self.rejected, self.answers, self.meta)
-        there = [path for path in (*usual, *self.parts()) if path.exists()]
+        # What could be mistaken for something of the new file comes first.
+        usual = (self.rejected, self.records, self.meta)
+        there = [path for path in (*self.unmerged(), *usual) if path.exists()]
         for number in count(1):
             renamed = [p.with_name(f"{stem}.{number}{p.name.removeprefix(stem)}") for p in there]
             if not any(path.exists() for path in renamed):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jsonlines
 
@@ -52,23 +53,43 @@ class Appender:
         """Sync and let go of the file; the next line opens it again."""
         if self._lines is not None:
             self.sync()
-            self._lines.close()
-            self._file.close()
+            with explained(self.path, exit_code=EXIT_FAILED):  # a full disk shows here once more
+                self._file.close()
             self._lines = None
 
 
 def replace_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Write a file anew under another name and rename it: it is there as it was, or as it is to be.
+    """Write a JSONL file anew, see `replaced`; `lines` may be read from the file itself."""
+    with replaced(path) as file:
+        jsonlines.Writer(file).write_all(lines)
 
-    `lines` may be read from the file itself.
+
+@contextmanager
+def replaced(path: Path, exit_code: int = EXIT_FAILED) -> Iterator[TextIO]:
+    """A file to be written in full, which takes the place of `path` when the context ends.
+
+    Killed at any moment, `path` is there as it was, or as it is to be. Of a symbolic link, what it
+    points to is replaced.
+
+    Raises:
+        DHRDError: it cannot be written, or is a folder or a device.
     """
-    staging = path.with_name(f"{path.name}.tmp")
-    with explained(path, exit_code=EXIT_FAILED):
-        with staging.open("w", encoding="utf-8") as file:
-            jsonlines.Writer(file).write_all(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        staging.replace(path)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise DHRDError(f"Cannot write {path}: no regular file.", exit_code=exit_code)
+    staging = target.with_name(f"{target.name}.tmp")
+    with explained(path, exit_code=exit_code):
+        try:
+            with staging.open("w", encoding="utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, staging)
+            staging.replace(target)
+        except BaseException:
+            staging.unlink(missing_ok=True)  # a full disk has no room for it
+            raise
 
 
 def cut_torn_line(path: Path, log: Path) -> None:

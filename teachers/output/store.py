@@ -1,4 +1,4 @@
-"""The output of `dhrd-teach`: append-only, resumable, one run at a time (files: `output_files`)."""
+"""The output of `dhrd-teach`: append-only, resumable, one run at a time (files: `output.files`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from dhrd_plugin.errors import DHRDError
 from teachers.budget import Usage
 from teachers.output.files import OutputFiles
-from teachers.output.jsonl import Appender, explained
+from teachers.output.jsonl import Appender, explained, replaced
 from teachers.output.merging import show_types_first, types_of
 from teachers.output.processes import Processes
 from teachers.records import decision_id, read_lines
@@ -42,10 +42,13 @@ class RecordStore:
                 until `merge`; without it, there is only this one.
 
         Raises:
-            DHRDError: a folder that cannot be written, another writer, or unreadable lines.
+            DHRDError: a name that is no `F.jsonl`, a folder that cannot be written, another writer,
+                or unreadable lines.
         """
         self._files = files = OutputFiles(Path(path))
         self.path, self.rejected_path = files.records, files.rejected
+        if self.path.suffix != ".jsonl":  # r.v1 and r.v2 would share an r.rejected.jsonl
+            raise DHRDError(f"--output {self.path}: need a name that ends in .jsonl.")
         self._processes = processes or Processes()
         own = files.part(self._processes.rank)
         self._records = Appender(own.records)
@@ -83,25 +86,22 @@ class RecordStore:
             DHRDError: there are some that were made from something else.
         """
         known = self._meta.get(key)
-        if key in self._begun and known != made_from:
-            if known is None:
-                raise DHRDError(
-                    f"{self.path} was begun for {key}, but {self._files.meta.name} does not say "
-                    "with which settings. Name another --output, or start afresh with --new."
-                )
-            changes = "\n".join(f"  {line}" for line in _differences(known, made_from))
+        if key in self._begun and known is None:
             raise DHRDError(
-                f"{self.path} was begun with other settings for {key}:\n{changes}\n"
+                f"{self.path} was begun for {key}, but {self._files.meta.name} does not say "
+                "with which settings. Name another --output, or start afresh with --new."
+            )
+        changes = [f"  {line}\n" for line in _differences(known or made_from, made_from)]
+        if key in self._begun and changes:
+            raise DHRDError(
+                f"{self.path} was begun with other settings for {key}:\n{''.join(changes)}"
                 "Use the old settings, name another --output, or start afresh with --new (the old "
                 "file is kept under another name)."
             )
         self._meta[key] = dict(made_from)
         if self._processes.is_main:
-            text = json.dumps(self._meta, indent=2, ensure_ascii=False) + "\n"
-            with explained(self._files.meta):
-                staging = self._files.meta.with_name(f"{self._files.meta.name}.tmp")
-                staging.write_text(text, encoding="utf-8")
-                staging.replace(self._files.meta)  # whole or not at all
+            with replaced(self._files.meta) as file:
+                file.write(json.dumps(self._meta, indent=2, ensure_ascii=False) + "\n")
 
     def keep(self, record: Mapping[str, Any]) -> None:
         """Append a record."""
@@ -205,7 +205,8 @@ class RecordStore:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """`field: was X, now Y` for every field that differs, nested ones with dots."""
+    """`field: was X, now Y` for every field that differs, nested ones with dots; one that is null
+    may as well be missing (an older sidecar's)."""
     for key in sorted({*old, *new}):
         was, now = old.get(key), new.get(key)
         if isinstance(was, dict) and isinstance(now, dict):

@@ -70,18 +70,19 @@ def read_completion(completion: Any, *, prices: Prices | None, key: str) -> Answ
         NoAnswer: no choice in it, or no chat completion at all.
     """
     if isinstance(completion, str):  # what the client hands over when it is not JSON
-        shown = cleaned(completion[:80], key)
+        shown = cleaned(completion, key)[:80]  # in this order: half a key would not be found
         raise NoAnswer(f"sent no chat completion but {shown!r}", used=None, no_server=True)
     used = _read_usage(getattr(completion, "usage", None), prices)
-    choices = getattr(completion, "choices", None) or [None]
-    message = getattr(choices[0], "message", None)
+    choices = getattr(completion, "choices", None)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
     if message is None:
         # Some gateways report a failed upstream server with status 200.
         error = getattr(completion, "error", None)
         reason = "a reply without choices" if error is None else f"a reply with an error: {error}"
         raise NoAnswer(shortened(reason, key), used=used)
     content = getattr(message, "content", None)
-    finish = getattr(choices[0], "finish_reason", None)
+    finish = getattr(choice, "finish_reason", None)
     problem = None
     if declined := getattr(message, "refusal", None):
         problem = f"the teacher declined: {shortened(str(declined), key)}"
@@ -93,25 +94,47 @@ def read_completion(completion: Any, *, prices: Prices | None, key: str) -> Answ
     return Answer(
         text=cleaned(content, key) if isinstance(content, str) else "",
         problem=problem,
-        logprobs=_read_logprobs(choices[0]),
+        logprobs=_read_logprobs(choice),
         used=used,
     )
 
 
 def _read_usage(reported: Any, prices: Prices | None) -> Usage | None:
-    """A completion's usage; None if it lacks, or if nothing is said to have been used."""
+    """A completion's usage; None if it lacks or cannot be, or if nothing is said to be used."""
     prompt_tokens = getattr(reported, "prompt_tokens", None)
     completion_tokens = getattr(reported, "completion_tokens", None)
-    if not prompt_tokens or completion_tokens is None:
+    # By type: True is an int, too.
+    if type(prompt_tokens) is not int or type(completion_tokens) is not int:
+        return None
+    if prompt_tokens <= 0 or completion_tokens < 0:
         return None
     return priced(prompt_tokens, completion_tokens, prices)
 
 
 def _read_logprobs(choice: Any) -> list[Any] | None:
-    """A choice's tokens; None if they lack, or lack alternatives."""
-    tokens = getattr(getattr(choice, "logprobs", None), "content", None) or []
-    whole = all(getattr(t, "token", None) and getattr(t, "top_logprobs", None) for t in tokens)
-    return tokens if tokens and whole else None
+    """A choice's tokens; None if they lack, or lack alternatives with log-probabilities."""
+    tokens = getattr(getattr(choice, "logprobs", None), "content", None)
+    if not isinstance(tokens, list) or not tokens:
+        return None
+    return tokens if all(map(_has_alternatives, tokens)) else None
+
+
+def _has_alternatives(token: Any) -> bool:
+    alternatives = getattr(token, "top_logprobs", None)
+    return (
+        isinstance(getattr(token, "token", None), str)
+        and token.token != ""
+        and isinstance(alternatives, list)
+        and len(alternatives) > 0
+        and all(map(_has_logprob, alternatives))
+    )
+
+
+def _has_logprob(alternative: Any) -> bool:
+    logprob = getattr(alternative, "logprob", None)
+    # Rounding may take a probability a little above 1.
+    valid = isinstance(logprob, int | float) and logprob < 0.01
+    return valid and isinstance(getattr(alternative, "token", None), str)
 
 
 def priced(prompt_tokens: int, completion_tokens: int, prices: Prices | None) -> Usage:

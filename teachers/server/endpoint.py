@@ -30,8 +30,7 @@ class Endpoint:
             DHRDError: no URL, no key for a server that is not local, or one that cannot be a key.
         """
         self._url = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        if urlsplit(self._url).scheme not in ("http", "https"):
-            raise DHRDError(f"--base-url {self._url!r}: need http://… or https://…")
+        self._check_url()
         self._key = self._find_key()
         self._timeout = timeout
         self._prices = prices
@@ -86,6 +85,20 @@ class Endpoint:
         """The server's address without any user name, password or query."""
         parts = urlsplit(self._url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def _check_url(self) -> None:
+        try:
+            parts = urlsplit(self._url)
+            _ = parts.port  # raises where it is no number, or too large a one
+        except ValueError:
+            usable = False
+        else:
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        if not usable or " " in self._url:  # not shown: it may hold a password
+            raise DHRDError(
+                "--base-url (or $OPENAI_BASE_URL) is no address of a server: need "
+                "http://HOST:PORT/v1 or https://HOST/v1."
+            )
 
     def _find_key(self) -> str:
         key = os.environ.get("OPENAI_API_KEY", "").strip()

@@ -62,9 +62,7 @@ def test_teach_distil_score_report(installation, tiny_backbone, tmp_path):
     assert "scenes" in (tmp_path / "table.md").read_text()
 
 
-def test_soft_labels_of_a_local_judge_are_audited_and_learnt(
-    installation, tiny_backbone, tmp_path
-):
+def test_soft_labels_of_a_local_judge_are_audited_and_learnt(installation, tiny_backbone, tmp_path):
     command = installation.run
     reference = str(REPO / "tasks" / "scenes" / "rationales.jsonl")
     judge = ("--judge", f"hf:{tiny_backbone}", "--soft-labels", "--verify", "--limit", "100")
