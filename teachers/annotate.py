@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from dhrd_plugin.decisions import Decision
+from dhrd_plugin.errors import EXIT_FAILED, DHRDError
 from teachers.base import Prediction, Question, Teacher, describe_teacher
 from teachers.budget import Usage
 from teachers.output.store import RecordStore
 from teachers.prompts import JudgePrompt, View
 from teachers.records import make_unanswered
+
+HOPELESS = 16  # questions without an answer, and none with one, after which no more is asked
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,15 @@ def annotate(
         stop: once it says so, nothing more is asked; what is being worked on is still stored.
 
     Raises:
-        DHRDError: the file has answers of another judge, or what the judge raises.
+        DHRDError: the file has answers of another judge, the judge answers none of the first
+            questions, or what the judge raises.
     """
     description = claim_judge(store, judge, prompts_sha=prompts_sha, votes=votes)
     rows = {decision.id: decision for decision in decisions}
+    answered = failed = 0
+
+    def is_hopeless() -> bool:
+        return failed >= HOPELESS and not answered
 
     def questions() -> Iterator[Question]:
         for record in store.records():
@@ -114,7 +122,7 @@ def annotate(
             if decision is None:
                 continue
             for view in open_views(record, soft_labels=soft_labels, verify=verify):
-                if stop():
+                if stop() or is_hopeless():
                     return
                 store.sync()
                 shown = "" if view == "input" else record["rationale"]
@@ -123,6 +131,7 @@ def annotate(
     for question, prediction in judge.predict(questions()):
         decision, view = question.decision, question.prompt.view
         if prediction.probs is None:
+            failed += 1
             store.reject(
                 make_unanswered(
                     decision,
@@ -133,9 +142,16 @@ def annotate(
                 )
             )
         else:
+            answered += 1
             store.answer(_answer(question, prediction, description, soft_label=soft_labels))
         yield Annotated(decision.id, view, prediction.failure, prediction.usage)
     store.merge(soft_labels=soft_labels)
+    if is_hopeless():
+        raise DHRDError(
+            f"The judge answered none of its first {failed} questions; the last: "
+            f"{prediction.failure}\nName another --judge, or change what it is asked (--prompts).",
+            exit_code=EXIT_FAILED,
+        )
 
 
 def _answer(

@@ -86,9 +86,12 @@ class Budget:
         self.spent = Usage()
         self._reserved = Usage()
 
-    def charge(self, usage: Usage) -> None:
-        """Count what an earlier run spent."""
-        self.spent += usage
+    def charge(self, spent: Usage, *, unpriced: Usage, prices: Prices | None) -> None:
+        """Count what earlier runs spent; the part of it without a cost is priced now."""
+        self.spent += spent
+        if prices is not None:
+            priced = prices.usage(unpriced.prompt_tokens, unpriced.completion_tokens)
+            self.spent += Usage(cost=priced.cost)
 
     def reserve(self, most: Usage) -> bool:
         """Set `most` aside for a request; False, and nothing set aside, if it does not fit."""

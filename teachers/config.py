@@ -9,6 +9,7 @@ from typing import Any
 
 from dhrd_plugin.errors import DHRDError
 from teachers.budget import Budget, Prices
+from teachers.output.files import check_name
 from teachers.prompts import Prompt, Prompts
 
 MODES = {"hinted": ("hinted",), "blind": ("blind",), "ladder": ("blind", "hinted")}
@@ -137,8 +138,7 @@ class TeachConfig:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise DHRDError("--task is empty: name one or more harness tasks, separated by commas.")
-        if not self.output.name:
-            raise DHRDError(f"--output {self.output}: a folder. Name a file in it, F.jsonl.")
+        check_name(self.output)
         if self.judge is not None and not self.annotates:
             raise DHRDError("--judge: of no use without --soft-labels or --verify.")
         if self.votes is not None and not self.annotates:

@@ -148,7 +148,7 @@ def _status(figures: dict[str, Any]) -> str:
         f"{figures['kept']} kept",
         f"{sum(figures['rejected'].values())} rejected",
     ]
-    if figures["cost"] is not None:
+    if figures["cost"]:  # a model on this machine costs nothing
         parts.append(f"${figures['cost']:.4f}")
     return ", ".join(parts)
 

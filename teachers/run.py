@@ -33,7 +33,8 @@ def run(config: TeachConfig) -> int:
     """
     # What can be told before a task is loaded is told before.
     specs = [config.teacher, config.judge or config.teacher]
-    flags = config.teacher_flags() | {"prices": config.prices, "budget": config.budget()}
+    budget = config.budget()
+    flags = config.teacher_flags() | {"prices": config.prices, "budget": budget}
     refuse_useless(specs, **flags)
     check_use(config)
     processes = Processes.of_environment()
@@ -64,8 +65,8 @@ def run(config: TeachConfig) -> int:
             store.claim(f"{split.task}/{split.split}", made)
         if config.annotates:  # before anything is paid for
             claim_judge(store, judge, prompts_sha=prompts.judge_sha, votes=config.vote_count)
-        if flags["budget"] is not None:
-            flags["budget"].charge(store.spent)
+        if budget is not None:
+            budget.charge(store.spent, unpriced=store.unpriced, prices=config.prices)
         explain(config, rows, teacher, store, prompts, processes, stopped)
         annotated = True
         if config.annotates and not stopped():
@@ -89,13 +90,9 @@ def explain(
     stopped: Stopped,
 ) -> None:
     """The first pass: a rationale for every row."""
+    own = processes.share([row for row in rows if row.id not in store.kept])
     before = sum(row.id in store.kept for row in rows)
-    own = processes.share(rows)
-    tally = Tally(
-        total=len(own),
-        done=sum(row.id in store.kept for row in own),
-        spent_before=store.spent.cost,
-    )
+    tally = Tally(total=before + len(own), done=before, spent_before=store.spent.cost)
     outcomes = teach(
         own,
         teacher,

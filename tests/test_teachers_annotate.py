@@ -198,6 +198,29 @@ def test_a_failed_question_is_logged_and_asked_by_the_next_run(output, tmp_path)
         assert store.spent == Usage(100, 10, cost=5.0)
 
 
+def test_a_judge_that_can_answer_nothing_is_not_asked_about_all_rows(tmp_path):
+    rows = [label_decision(i) for i in range(40)]
+    path = tmp_path / "many.jsonl"
+    with RecordStore(path) as store:
+        teacher = ScriptedTeacher(lambda r: reply())
+        list(teach(rows, teacher, store, prompts=[PROMPTS.hinted], max_attempts=1))
+    asked = []
+
+    def mute(question):
+        asked.append(question)
+        return Prediction(None, None, failure="no choice in 'Well, …'", usage=COST)
+
+    with pytest.raises(DHRDError, match=r"none of its first 16 questions; the last: no choice"):
+        run(path, mute, rows=rows, soft_labels=True)
+    assert len(asked) == 16
+
+    def late(question):
+        return mute(question) if len(asked) < 31 else predict(question)
+
+    run(path, late, rows=rows[:15], soft_labels=True)  # fifteen failures are not enough to say so
+    assert len(asked) == 31
+
+
 def test_another_judge_is_refused_with_the_difference(output):
     run(output, soft_labels=True, params={"seed": 1})
     with pytest.raises(DHRDError) as refusal:

@@ -147,7 +147,7 @@ def test_bad_input_is_one_message_and_exit_2(here, source, capsys, arguments, me
 @pytest.mark.parametrize("output", ["", "/", "."])
 def test_output_that_is_no_file_is_refused(source, capsys, output):
     assert main(["--teacher", "file:mine.jsonl", "--output", output]) == 2
-    assert "Name a file in it" in capsys.readouterr().err
+    assert "need a file whose name ends in .jsonl" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -237,3 +237,14 @@ def test_usage_of_every_attempt_is_stored_and_counted(output, rejected):
     assert len(lines(rejected)) == 3
     with RecordStore(output) as store:
         assert store.spent == spent
+
+
+def test_store_tells_what_has_no_price(output):
+    def script(request):
+        cost = None if request.decision.index < 2 else 0.5
+        return reply(answer="False" if request.decision.index else "True", usage=Usage(10, 5, cost))
+
+    run(output, script, max_attempts=1)
+    with RecordStore(output) as store:
+        assert store.spent == Usage(40, 20, cost=1.0)
+        assert store.unpriced == Usage(20, 10)

@@ -229,6 +229,14 @@ def test_send_that_is_cancelled_is_charged():
     assert tally.usage == budget.spent == Usage(100, 50, estimated=True)
 
 
+def test_what_earlier_runs_spent_counts_and_is_priced_if_it_was_not():
+    budget = Budget(max_cost=1.0)
+    earlier = Usage(300_000, 100_000, cost=0.25)  # of which half the tokens had a price
+    budget.charge(earlier, unpriced=Usage(150_000, 50_000), prices=Prices(1.0, 2.0))
+    assert budget.spent == Usage(300_000, 100_000, cost=0.5)
+    assert not budget.reserve(Usage(cost=0.6)) and budget.reserve(Usage(cost=0.4))
+
+
 def bill_of(server, prices):
     """(tokens, US dollars) that a server with a byte-level tokenizer bills."""
     return server.tokens, prices.usage(*server.billed).cost

@@ -62,7 +62,7 @@ def output(tmp_path):
 
 @pytest.mark.parametrize("name", ["r", "r.v2", "r.json", ".jsonl"])
 def test_names_whose_other_files_could_be_another_output_s_are_refused(tmp_path, name):
-    with pytest.raises(DHRDError, match=r"need a name that ends in \.jsonl"):
+    with pytest.raises(DHRDError, match=r"need a file whose name ends in \.jsonl"):
         RecordStore(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 

@@ -246,12 +246,16 @@ class LocalTeacher:
             prompt.origin,
             text=text,
             problem=length_problem(rationale),
-            usage=Usage(prompt_tokens=len(writing.prompt_ids), completion_tokens=len(ids)),
+            usage=Usage(len(writing.prompt_ids), len(ids), cost=0.0),
         )
 
     def _choose(self, batch: Sequence[Choosing]) -> list[Prediction]:
         return [
-            Prediction(tuple(softmax(scores).tolist()), "scored", usage=Usage(len(choosing.prefix)))
+            Prediction(
+                tuple(softmax(scores).tolist()),
+                "scored",
+                usage=Usage(len(choosing.prefix), cost=0.0),
+            )
             for choosing, scores in zip(batch, self._score(batch), strict=True)
         ]
 

@@ -21,6 +21,16 @@ from teachers.output.merging import absorb, merge_answers
 from teachers.output.processes import Processes
 
 
+def check_name(path: Path) -> None:
+    """Refuse names that would share files with others: r.v1 and r.v2 an r.rejected.jsonl.
+
+    Raises:
+        DHRDError: a folder, or a name that does not end in .jsonl.
+    """
+    if path.suffix != ".jsonl":
+        raise DHRDError(f"--output {path}: need a file whose name ends in .jsonl.")
+
+
 class OutputFiles:
     """Names of and steps on the files of one output.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dhrd_plugin.errors import DHRDError
 from teachers.budget import Usage
-from teachers.output.files import OutputFiles
+from teachers.output.files import OutputFiles, check_name
 from teachers.output.jsonl import Appender, explained, replaced
 from teachers.output.merging import show_types_first, types_of
 from teachers.output.processes import Processes
@@ -30,6 +30,7 @@ class RecordStore:
         path, rejected_path: the two JSONL files.
         kept: ids of the rows that have a record.
         spent: what all of it used, rejected attempts and failed requests included.
+        unpriced: that part of it whose cost is not known.
     """
 
     def __init__(
@@ -47,8 +48,7 @@ class RecordStore:
         """
         self._files = files = OutputFiles(Path(path))
         self.path, self.rejected_path = files.records, files.rejected
-        if self.path.suffix != ".jsonl":  # r.v1 and r.v2 would share an r.rejected.jsonl
-            raise DHRDError(f"--output {self.path}: need a name that ends in .jsonl.")
+        check_name(self.path)
         self._processes = processes or Processes()
         own = files.part(self._processes.rank)
         self._records = Appender(own.records)
@@ -116,7 +116,7 @@ class RecordStore:
     def answer(self, answer: Mapping[str, Any]) -> None:
         """Append an answer of the second pass, for `merge` to put into its record."""
         self._answers.write(answer)
-        self.spent += Usage.of(answer["usage"])
+        self._spend(answer["usage"])
 
     def sync(self) -> None:
         """On return, all that was appended is on the disk."""
@@ -154,7 +154,7 @@ class RecordStore:
     def _read(self) -> None:
         """Take in what is on disk; nothing else is known afterwards."""
         self.kept: set[str] = set()
-        self.spent = Usage()
+        self.spent = self.unpriced = Usage()
         self._begun: set[str] = set()  # what there are records, attempts or answers of
         self._attempts: Counter[tuple[str, str]] = Counter()  # rejected ones by row and origin
         self._rejected_texts: set[tuple[str, int]] = set()  # (row, hash of the rationale)
@@ -178,21 +178,27 @@ class RecordStore:
     def _count_kept(self, record: Mapping[str, Any]) -> None:
         self.kept.add(record["id"])
         self._begun.add(record["id"].rpartition("/")[0])
-        self.spent += Usage.of(record.get("usage"))
+        self._spend(record.get("usage"))
         if judge := record.get("judge"):
             self._begun.add("judge")
-            self.spent += Usage.of(judge["usage"])
+            self._spend(judge["usage"])
         unseen = types_of(record) - self._types
         self._types |= unseen
         if unseen and len(self.kept) > HEAD:
             self._late.add(record["id"])
 
     def _count_rejected(self, attempt: Mapping[str, Any]) -> None:
-        self.spent += Usage.of(attempt.get("usage"))
+        self._spend(attempt.get("usage"))
         if "id" in attempt and attempt.get("reason") != "failed":
             self._begun.add(attempt["id"].rpartition("/")[0])
             self._attempts[attempt["id"], attempt.get("origin", "")] += 1
             self._rejected_texts.add((attempt["id"], hash(attempt.get("rationale", ""))))
+
+    def _spend(self, stored: Mapping[str, Any] | None) -> None:
+        usage = Usage.of(stored)
+        self.spent += usage
+        if usage.cost is None:
+            self.unpriced += usage
 
     def _show_types_first(self) -> None:
         if self._late and self._processes.is_main:
