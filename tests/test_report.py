@@ -14,10 +14,10 @@ import pytest
 from result_files import accuracy_task, cb_task, cot_task, student, write_results
 from rich.console import Console
 
-from dhrd_plugin.cli import main
-from dhrd_plugin.report import as_json, markdown, rich_report
-from dhrd_plugin.results import load_runs
-from dhrd_plugin.summary import Summary, summarise
+from dhrd_plugin.report.cli import main
+from dhrd_plugin.report.results import load_runs
+from dhrd_plugin.report.summary import Summary, summarise
+from dhrd_plugin.report.table import as_json, markdown, rich_report
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -207,7 +207,7 @@ def test_unknown_flags_are_refused(results, capsys):
 
 def test_help_and_report_load_neither_torch_nor_lm_eval(results):
     code = (
-        "import sys; from dhrd_plugin.cli import main\n"
+        "import sys; from dhrd_plugin.report.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "sys.exit(any(m in sys.modules for m in ('torch', 'lm_eval', 'transformers')))"

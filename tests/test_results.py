@@ -18,7 +18,7 @@ from result_files import (
 )
 
 from dhrd_plugin.errors import DHRDError
-from dhrd_plugin.results import drop_superseded, load_runs
+from dhrd_plugin.report.results import drop_superseded, load_runs
 
 HF = {"model": "hf", "model_args": {"pretrained": "org/tiny"}}
 

@@ -18,8 +18,8 @@ from scipy import stats as distributions
 from sklearn.metrics import f1_score
 
 from dhrd_plugin.errors import DHRDError
-from dhrd_plugin.results import load_runs
-from dhrd_plugin.summary import summarise
+from dhrd_plugin.report.results import load_runs
+from dhrd_plugin.report.summary import summarise
 
 DHRD, POOLED = "DHRD α=1 β=1", "pooled (α=0)"
 HF = {"model": "hf", "model_args": {"pretrained": "org/tiny"}}

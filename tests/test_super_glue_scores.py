@@ -14,8 +14,8 @@ from made_super_glue import ROWS, repeated, write_super_glue
 from scripted_lm import evaluate
 from sklearn.metrics import accuracy_score, f1_score
 
-from dhrd_plugin.results import load_runs
-from dhrd_plugin.summary import summarise
+from dhrd_plugin.report.results import load_runs
+from dhrd_plugin.report.summary import summarise
 from distill.train import train
 
 STOCK = ("boolq", "cb", "copa", "multirc", "record", "sglue_rte", "wic", "wsc")

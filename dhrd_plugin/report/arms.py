@@ -9,7 +9,7 @@ from statistics import fmean
 from dhrd_plugin import stats
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.evaluated import MARKS
-from dhrd_plugin.results import Run, TaskScore
+from dhrd_plugin.report.results import Run, TaskScore
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dhrd_plugin import stats
 from dhrd_plugin.evaluated import COT_MARKS, ZERO_SHOT_MARK
-from dhrd_plugin.summary import Column, Estimate, Row, Summary
+from dhrd_plugin.report.summary import Column, Estimate, Row, Summary
 
 if TYPE_CHECKING:
     from rich.console import Console, Group

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from dhrd_plugin import stats
-from dhrd_plugin.arms import Arm, Arms, check_same_documents, find_row, fold
-from dhrd_plugin.results import Run
+from dhrd_plugin.report.arms import Arm, Arms, check_same_documents, find_row, fold
+from dhrd_plugin.report.results import Run
 
 # The metrics whose mean is a task's score in the SuperGLUE average (the paper's convention, and
 # SuperGLUE's own). Stock `multirc` reports neither F1a nor EM and so has no part in it.

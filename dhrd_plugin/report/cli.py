@@ -56,9 +56,9 @@ def report(
 ) -> None:
     from rich.console import Console
 
-    from dhrd_plugin import report as rendering
-    from dhrd_plugin.results import drop_superseded, load_runs
-    from dhrd_plugin.summary import summarise
+    from dhrd_plugin.report import table as rendering
+    from dhrd_plugin.report.results import drop_superseded, load_runs
+    from dhrd_plugin.report.summary import summarise
 
     runs = load_runs(results)
     kept = drop_superseded(runs)

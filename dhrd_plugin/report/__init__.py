@@ -1,0 +1,1 @@
+"""`dhrd-report`: tables, pictures and pages from the harness's own result files."""
