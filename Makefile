@@ -44,8 +44,9 @@ demo: setup
 	@echo "== 5. Report"
 	$(BIN)/dhrd-report $(DEMO)/results --baseline pooled
 
+# One thread a process: most tests start small models or other processes.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 check: setup
 	$(BIN)/ruff check .

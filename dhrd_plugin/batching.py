@@ -14,6 +14,9 @@ from dhrd_plugin.decisions import Decision
 from dhrd_plugin.errors import DHRDError
 
 NO_TARGET = -100  # torch's ignore index
+# The paper's <REASON> and <ANS>, rendered as text. A decoding prompt ends in the first.
+REASON = "\nReasoning:"
+ANSWER = "\nFinal Answer:\n"
 
 
 @dataclass(frozen=True)
@@ -151,19 +154,17 @@ class Encoder:
         return self._prefix + ids[-(self.max_length - len(self._prefix)) :]
 
     def _suffix_ids(self, rationale: str, label_text: str, input_length: int) -> list[int]:
-        """The paper's `<REASON>` and `<ANS>` are rendered as text; eos ends a decoded answer.
-
-        A decoding prompt ends in `Reasoning:`, so what comes behind it is tokenised apart.
-        """
+        """Eos ends a decoded answer. What comes behind the opening is tokenised apart, as it is
+        behind a decoding prompt."""
 
         def tokens(text: str) -> list[int]:
             return self.tokenizer(text, add_special_tokens=False).input_ids
 
-        answer = [*tokens(f"\nFinal Answer:\n{label_text}"), self.tokenizer.eos_token_id]
+        answer = [*tokens(f"{ANSWER}{label_text}"), self.tokenizer.eos_token_id]
         room = self.max_length - input_length - len(answer)
         if room <= 0:  # no rationale fits: the row trains the classification head alone
             return []
-        reasoning = [*tokens("\nReasoning:"), *tokens(f"\n{rationale}")] if rationale else []
+        reasoning = [*tokens(REASON), *tokens(f"\n{rationale}")] if rationale else []
         return reasoning[:room] + answer
 
 

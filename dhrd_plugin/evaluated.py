@@ -24,6 +24,20 @@ def students(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     return about.get("students") or ([about] if about else [])
 
 
+def in_common(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries that all of them have, with equal values; {} for no mapping at all.
+
+    >>> in_common([{"alpha": 1, "seed": 0}, {"alpha": 1, "seed": 1}])
+    {'alpha': 1}
+    """
+    first, *others = mappings or [{}]
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in other and other[key] == value for other in others)
+    }
+
+
 def pooled_twin(task: str) -> tuple[str, str]:
     """(task, mark) whose questions `task` asks, and how they are answered.
 

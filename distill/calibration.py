@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
+from dhrd_plugin.confidence import BINS, accuracy_by_coverage, by_confidence
+
 TEMPERATURE_RANGE = (0.05, 20.0)
 COVERAGES = (50, 80, 90, 100)  # percent of the rows
 # A gold choice of probability 0 has an infinite loss, which JSON cannot hold: about -708 nats.
@@ -53,15 +55,13 @@ def fit_temperature(log_probs: Sequence[Sequence[float]], gold: Sequence[frozens
 
 
 def reliability(
-    log_probs: Sequence[Sequence[float]], gold: Sequence[frozenset[int]], *, bins: int = 15
+    log_probs: Sequence[Sequence[float]], gold: Sequence[frozenset[int]], *, bins: int = BINS
 ) -> dict[str, float]:
     """How far the probabilities can be trusted, as plain numbers.
 
     The prediction is the choice of highest probability, its probability the confidence.
 
-    - `ece`: expected calibration error (Guo et al. 2017), `sum_b n_b/N |accuracy_b - confidence_b|`
-      over `bins` bins (lower, upper] of equal width in confidence, from 0 to 1. Biased upwards on
-      few rows.
+    - `ece`: expected calibration error over `bins` bins (see `dhrd_plugin.confidence`).
     - `brier`: multi-class Brier score, from 0 to 2: `sum_c (p_c - y_c)^2`, mean over the rows. Gold
       choices are one class of target 1, so that it does not matter how the student divides its
       belief between them.
@@ -79,21 +79,17 @@ def reliability(
     confidence = probs.max(axis=1)
     right = is_gold[np.arange(n), probs.argmax(axis=1)]
 
-    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    bin_index = np.digitize(confidence, inner_edges, right=True)
-    gaps = np.bincount(bin_index, weights=right - confidence)  # n_b (accuracy_b - confidence_b)
-
     gold_log_probs = _gold_log_probs(values, is_gold)
     others = np.where(is_gold, 0, probs)
     brier = (1 - np.exp(gold_log_probs)) ** 2 + (others**2).sum(axis=1)
 
-    by_confidence = right[np.argsort(-confidence, kind="stable")]
+    accuracies = accuracy_by_coverage(confidence, right)
     return {
-        "ece": float(np.abs(gaps).sum() / n),
+        "ece": by_confidence(confidence, right, bins).ece,
         "brier": float(brier.mean()),
         "nll": -float(np.maximum(gold_log_probs, LEAST_LOG_PROB).mean()),
     } | {
-        f"accuracy_at_{percent}": float(by_confidence[: -(-n * percent // 100)].mean())
+        f"accuracy_at_{percent}": float(accuracies[-(-n * percent // 100) - 1])
         for percent in COVERAGES
     }
 

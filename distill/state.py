@@ -76,6 +76,18 @@ def finished_student(output: Path, settings: Mapping[str, Any]) -> StudentConfig
         )
     else:
         return None
+    check_same_settings(output, saved, settings)
+    return finished
+
+
+def check_same_settings(
+    output: Path, saved: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
+    """Only what was begun with the same settings may be continued.
+
+    Raises:
+        DHRDError: `saved`, those of the run in `output`, are others.
+    """
     changed = [
         f"{name.replace('_', '-')} {saved.get(name)} → {value}"
         for name, value in settings.items()
@@ -86,7 +98,6 @@ def finished_student(output: Path, settings: Mapping[str, Any]) -> StudentConfig
             f"{output} holds a run with other settings (old → new): {', '.join(changed)}.\n"
             "Repeat that run's settings to continue it, or use another --output."
         )
-    return finished
 
 
 class Checkpoints:

@@ -39,6 +39,10 @@ from distill.trackers import check_trackers, finish_trackers, start_trackers
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
+class NotFiniteError(DHRDError):
+    """These settings train no student: a loss or its gradient is no longer finite."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """What the loop reports while it runs; the command line turns it into a display."""
@@ -59,8 +63,8 @@ def train(
     An interrupted run in the same output folder is continued; a finished one is returned as it is.
 
     Raises:
-        DHRDError: wrong input, a run with other settings in the output folder, or a loss that is
-            no longer finite (the rows are named).
+        DHRDError: wrong input, or a run with other settings in the output folder.
+        NotFiniteError: a loss that is no longer finite (the rows are named).
     """
     check_trackers(config.trackers)
     data = load_training_data(
@@ -286,8 +290,8 @@ def step_seed(seed: int, step: int, process: int) -> int:
     return ((seed << 32 | step) << 16 | process) % (2**64)
 
 
-def _not_finite(step: int, result: StepResult, ids: Sequence[str]) -> DHRDError:
-    return DHRDError(
+def _not_finite(step: int, result: StepResult, ids: Sequence[str]) -> NotFiniteError:
+    return NotFiniteError(
         f"Step {step} is not finite ({result.losses}, gradient norm {result.grad_norm:g}), on rows "
         f"{', '.join(ids[:4])}{', …' if len(ids) > 4 else ''}\n"
         "The last good checkpoint is kept. Lower --lr, or use --dtype float32.",

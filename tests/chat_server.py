@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,9 +17,9 @@ SECRET = "sk-very-secret-0123456789"
 
 @dataclass(frozen=True)
 class Call:
-    """A request for the row "Scene {row}.", the `n`-th one for it (from 1)."""
+    """A request for the row "Scene {row}." (None: for no such row), the `n`-th one (from 1)."""
 
-    row: int
+    row: int | None
     n: int
     body: dict
 
@@ -100,7 +101,8 @@ class ChatServer(ThreadingHTTPServer):
 
     def count(self, body):
         """The call that a request is."""
-        row = int(body["messages"][-1]["content"].split("Scene ")[1].split(".")[0])
+        scene = re.search(r"Scene (\d+)\.", body["messages"][-1]["content"])
+        row = int(scene[1]) if scene else None
         self._calls[row] = self._calls.get(row, 0) + 1
         return Call(row, self._calls[row], body)
 

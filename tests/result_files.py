@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import f1_score
+
+from dhrd_plugin.report.results import load_runs
+from dhrd_plugin.report.summary import Row, Summary, summarise
 
 
 def sample(doc_id: int, doc: dict, target: Any, values: Mapping[str, Any], filter_name="none"):
@@ -148,3 +151,92 @@ def students(*configs: Mapping[str, Any]) -> dict[str, Any]:
         "model": "dhrd",
         "dhrd": {"students": [config["dhrd"] for config in configs], "zero_shot": []},
     }
+
+
+def with_choices(line: dict, pairs: Sequence[tuple[str, str]], log_likelihoods: Sequence[float]):
+    """A line of a samples file with what was asked and answered: (context, continuation) and
+    log-likelihood in nats per choice."""
+    answers = [[str(value), str(value == max(log_likelihoods))] for value in log_likelihoods]
+    arguments = {
+        f"gen_args_{i}": {"arg_0": context, "arg_1": continuation}
+        for i, (context, continuation) in enumerate(pairs)
+    }
+    return {
+        **line,
+        "arguments": arguments,
+        "resps": [[answer] for answer in answers],
+        "filtered_resps": answers,
+    }
+
+
+def with_text(line: dict, prompt: str, text: str, answer: str):
+    """A line of a samples file with a decoded text and the answer that was found in it."""
+    return {
+        **line,
+        "arguments": {"gen_args_0": {"arg_0": prompt, "arg_1": {"until": ["\n\n"]}}},
+        "resps": [[text]],
+        "filtered_resps": [answer],
+    }
+
+
+def labels_task(
+    probs: Sequence[Sequence[float]],
+    golds: Sequence[int],
+    choices: Sequence[str] = ("True", "False", "Neither"),
+    question: str = "Text {}?",
+):
+    """A task whose documents all offer the same choices; `probs` per document and choice."""
+    samples = []
+    for i, (row, gold) in enumerate(zip(probs, golds, strict=True)):
+        pairs = [(question.format(i), f" {choice}") for choice in choices]
+        right = float(int(np.argmax(row)) == gold)
+        line = sample(i, {"idx": i, "text": question.format(i)}, gold, {"acc": right})
+        samples.append(with_choices(line, pairs, np.log(row).tolist()))
+    accuracy = float(np.mean([line["acc"] for line in samples]))
+    return task_result(samples, {"acc,none": accuracy})
+
+
+DHRD, POOLED = "DHRD α=1 β=1", "pooled (α=0)"
+HF = {"model": "hf", "model_args": {"pretrained": "org/tiny"}}
+
+
+def rng_right(n: int, p: float, seed: int) -> list[int]:
+    """Which of n documents a model of accuracy p answers right."""
+    return (np.random.default_rng(seed).random(n) < p).astype(int).tolist()
+
+
+def write_arm(folder: Path, setting: str, p: float, seeds: Iterable[int], n: int = 100) -> None:
+    """Students of one setting with accuracy about `p` on CB and COPA."""
+    golds = np.random.default_rng(99).integers(3, size=n)
+    for seed in seeds:
+        right = rng_right(n, p, 1000 * seed + int(100 * p))
+        preds = np.where(right, golds, (golds + 1) % 3)
+        tasks = {"cb": cb_task(golds.tolist(), preds.tolist()), "copa": accuracy_task(right)}
+        write_results(folder / f"{setting}-{seed}", tasks, config=student(setting, seed))
+
+
+def write_study(folder: Path) -> Path:
+    """Two settings with three seeds each, and a zero-shot model with its CoT twin on COPA."""
+    golds = np.arange(56) % 3
+    for setting, wrong in ((DHRD, (6, 8, 7)), (POOLED, (20, 21, 23))):
+        for seed, n_wrong in enumerate(wrong):
+            preds = np.where(np.arange(56) < n_wrong, (golds + 1) % 3, golds)
+            tasks = {
+                "cb": cb_task(golds.tolist(), preds.tolist()),
+                "copa": accuracy_task([0] * (30 + seed) + [1] * (70 - seed)),
+                "scenes": accuracy_task([0] * (100 + n_wrong) + [1] * (200 - n_wrong), "scenes"),
+            }
+            write_results(folder / setting / str(seed), tasks, config=student(setting, seed))
+    tasks = {
+        "cb": cb_task(golds.tolist(), [0] * 56),
+        "copa": accuracy_task([1] * 50 + [0] * 50),  # worse, but not after Holm's correction
+        "copa_cot": accuracy_task([1] * 9 + [0] * 91, metric="exact_match"),
+    }
+    write_results(folder / "hf", tasks, config=HF)
+    return folder
+
+
+def rows(*arguments: Path | str, baseline: str | None = None) -> tuple[Summary, dict[str, Row]]:
+    """The summary of what was written, and its rows by name."""
+    summary = summarise(load_runs([str(a) for a in arguments]), baseline)
+    return summary, {row.name: row for row in summary.rows}

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from conftest import REPO
+from made_super_glue import write_super_glue
 
 
 def run_python(*arguments: str, cwd: Path, path: Path = REPO, **env: str):
@@ -133,6 +134,34 @@ result = {
         "tag": ["boolq", "cb", "copa", "multirc", "record", "sglue_rte", "wic", "wsc"],
         "bare": ["scenes"],
     }
+
+
+STOCK_SCORES = """
+import lm_eval
+from lm_eval.tasks import TaskManager
+manager = TaskManager()
+paths = {name: str(entry.yaml_path) for name, entry in manager.task_index.items()}
+settings = {"pretrained": BACKBONE, "device": "cpu", "dtype": "float32"}
+scores = lm_eval.simple_evaluate(
+    "hf", model_args=settings, tasks=["cb", "copa"], task_manager=manager, bootstrap_iters=10
+)
+keep = ("doc_hash", "arguments", "filtered_resps", "acc")
+samples = {t: [{k: s[k] for k in keep} for s in lines] for t, lines in scores["samples"].items()}
+result = [paths, scores["results"], scores["versions"], samples]
+"""
+
+
+def test_built_in_model_and_tasks_are_the_same_with_and_without_the_hook(tmp_path, tiny_backbone):
+    write_super_glue(tmp_path)
+    code = f"BACKBONE = {tiny_backbone!r}\n" + STOCK_SCORES
+    paths, *scores = evaluate(code, tmp_path)
+    hook = "from dhrd_plugin import autoload; autoload.install()\n"
+    paths_with_hook, *scores_with_hook = evaluate(hook + code, tmp_path)
+    assert scores_with_hook == scores
+    assert set(scores[0]) == {"cb", "copa"} and len(scores[2]["cb"]) > 1
+    changed = {name for name, path in paths.items() if paths_with_hook[name] != path}
+    assert changed <= {"record"}  # the drop-in, where the harness's own cannot load
+    assert {"scenes", "cb_cot"} <= set(paths_with_hook) - set(paths)
 
 
 def start_with_pth(folder: Path) -> subprocess.CompletedProcess:

@@ -106,9 +106,12 @@ def test_several_students_of_one_evaluation_are_one_run(tmp_path):
     """What they have in common is said once."""
     for seed, folder in ((0, "a"), (1, "b")):
         config = students(student("DHRD α=1 β=1", seed), student("pooled (α=0)", seed, ["wic"]))
+        for lr, found in zip((1e-3, 2e-4), config["dhrd"]["students"], strict=True):
+            found["training"] = {"alpha": 1.0, "lr": lr}
         write_results(tmp_path / folder, {"copa": accuracy_task([1, 0])}, config=config)
     one, other = load_runs([str(tmp_path)])
     assert one.name == other.name == "DHRD α=1 β=1 + pooled (α=0) · smollm2"
+    assert one.training == {"alpha": 1.0}
     assert (one.recipe == other.recipe, one.seed, other.seed) == (True, "0", "1")
     assert one.identity != other.identity
     alone = student("DHRD α=1 β=1", 0)

@@ -5,43 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from result_files import (
+    DHRD,
+    HF,
+    POOLED,
     accuracy_task,
     cb_task,
     cot_task,
     paper_cb_task,
+    rng_right,
+    rows,
     sample,
     student,
     task_result,
+    write_arm,
     write_results,
 )
 from scipy import stats as distributions
 from sklearn.metrics import f1_score
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 
-from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.report.results import load_runs
-from dhrd_plugin.report.summary import summarise
-
-DHRD, POOLED = "DHRD α=1 β=1", "pooled (α=0)"
-HF = {"model": "hf", "model_args": {"pretrained": "org/tiny"}}
-
-
-def rng_right(n: int, p: float, seed: int) -> list[int]:
-    return (np.random.default_rng(seed).random(n) < p).astype(int).tolist()
-
-
-def write_arm(folder, setting, p, seeds, n=100):
-    """Students of one setting with accuracy about `p` on CB and COPA."""
-    golds = np.random.default_rng(99).integers(3, size=n)
-    for seed in seeds:
-        right = rng_right(n, p, 1000 * seed + int(100 * p))
-        preds = np.where(right, golds, (golds + 1) % 3)
-        tasks = {"cb": cb_task(golds.tolist(), preds.tolist()), "copa": accuracy_task(right)}
-        write_results(folder / f"{setting}-{seed}", tasks, config=student(setting, seed))
-
-
-def rows(*arguments, baseline=None):
-    summary = summarise(load_runs([str(a) for a in arguments]), baseline)
-    return summary, {row.name: row for row in summary.rows}
 
 
 def test_seeds_of_one_setting_are_one_row_with_a_t_interval(tmp_path):
@@ -135,13 +119,71 @@ def test_a_planted_difference_is_found_and_none_is_not(tmp_path):
     _, by_name = rows(tmp_path, baseline="pooled")
     better, same = by_name[f"{DHRD} · smollm2"], by_name["twin · smollm2"]
     for metric in ("f1", "acc"):
-        assert better.cells["cb"].differences[metric].excludes_zero
-        assert not same.cells["cb"].differences[metric].excludes_zero
-    assert better.average_difference.excludes_zero
+        assert better.cells["cb"].differences[metric].significant
+        assert not same.cells["cb"].differences[metric].significant
+    assert better.average_difference.significant
     assert better.average_difference.value == pytest.approx(20, abs=3)
-    assert not same.average_difference.excludes_zero
+    assert not same.average_difference.significant
+    assert {d.test for d in better.differences} == {"t"}
     base = by_name[f"{POOLED} · smollm2"]
     assert base.average_difference is None and not base.cells["cb"].differences
+
+
+def test_single_runs_are_compared_by_mcnemar_and_a_bootstrap(tmp_path):
+    write_arm(tmp_path, DHRD, 0.9, [0])
+    write_arm(tmp_path, POOLED, 0.7, [0])
+    _, by_name = rows(tmp_path, baseline="pooled")
+    cells = by_name[f"{DHRD} · smollm2"].cells
+    ours, theirs = rng_right(100, 0.9, 90), rng_right(100, 0.7, 70)
+    table = [[sum(np.equal(ours, i) & np.equal(theirs, j)) for j in (1, 0)] for i in (1, 0)]
+    assert cells["copa"].differences["acc"].test == "mcnemar"
+    expected = mcnemar(table, exact=True).pvalue
+    assert cells["copa"].differences["acc"].p_value == pytest.approx(expected)
+    f1, average = cells["cb"].differences["f1"], by_name[f"{DHRD} · smollm2"].average_difference
+    assert (f1.test, average.test) == ("bootstrap", "bootstrap")
+    for difference in (f1, average):
+        assert (difference.p_value < 0.05) == (not difference.low <= 0 <= difference.high)
+
+
+def test_all_differences_of_the_table_are_corrected_together(tmp_path):
+    """Three rows against one; one that would be significant alone is not among them."""
+    write_arm(tmp_path, POOLED, 0.7, [0])
+    for seed, (setting, p) in enumerate([("a", 0.95), ("b", 0.84), ("c", 0.7)]):
+        write_arm(tmp_path, setting, p, [seed])
+    summary, _ = rows(tmp_path, baseline="pooled")
+    found = [d for row in summary.rows for d in row.differences]
+    assert len(found) == 3 * (3 + 1)  # F1 and accuracy of CB, accuracy of COPA, the average
+    expected = multipletests([d.p_value for d in found], method="holm")
+    assert [d.p_adjusted for d in found] == pytest.approx(expected[1])
+    assert [d.significant for d in found] == expected[0].tolist()
+    assert any(d.low > 0 and d.p_value < 0.05 and not d.significant for d in found)
+
+
+def test_relative_change_is_in_percent_of_the_baseline(tmp_path):
+    for name, copa, wic in (("base", [1, 0, 0, 0], [0, 0]), ("other", [1, 1, 1, 0], [1, 0])):
+        tasks = {"copa": accuracy_task(copa), "wic": accuracy_task(wic, "wic")}
+        write_results(tmp_path / name, tasks, config={"model": name})
+    _, by_name = rows(tmp_path, baseline="base")
+    row = by_name["other"]
+    assert row.cells["copa"].differences["acc"].relative == pytest.approx(200)
+    assert row.cells["wic"].differences["acc"].relative is None  # of nothing
+    assert row.average_difference.relative == pytest.approx(400)  # from 12.5 to 62.5
+    assert row.average_difference.test == "t"  # of accuracies alone: no bootstrap
+
+
+def test_a_row_knows_its_recipes_and_what_its_students_trainings_have_in_common(tmp_path):
+    for seed, lr in enumerate((1e-3, 2e-4)):
+        config = student(DHRD, seed, zero_shot=["wic"])
+        config["dhrd"]["training"] = {"alpha": 1.0, "lr": lr, "seed": seed}
+        tasks = {"copa": accuracy_task([1, 0]), "wic": accuracy_task([1, 0], "wic")}
+        write_results(tmp_path / str(seed), tasks, config=config)
+    write_results(tmp_path / "hf", {"copa": accuracy_task([1, 0])}, config=HF)
+    summary, by_name = rows(f"both={tmp_path / '0'}", f"both={tmp_path / '1'}", tmp_path / "hf")
+    assert by_name["both"].training == by_name["both (zero-shot)"].training == {"alpha": 1.0}
+    assert [row.mark for row in summary.rows] == ["", " (zero-shot)", ""]
+    runs = load_runs([str(tmp_path)])
+    assert by_name["both"].recipes == [run.recipe for run in runs if run.training]
+    assert by_name["hf tiny"].training == {} and len(by_name["hf tiny"].recipes) == 1
 
 
 def test_cot_row_is_compared_on_the_same_questions(tmp_path):
@@ -184,74 +226,9 @@ def test_metrics_over_candidates_have_intervals_over_questions(tmp_path, complet
     assert cell.scores["acc"].method == "wilson"
     assert cell.scores["acc"].low == pytest.approx(100 * expected.low)
     assert cell.scores["f1"].method == "bootstrap" and cell.scores["f1"].low is not None
-    assert cell.differences["acc"].excludes_zero
+    assert cell.differences["acc"].test == "mcnemar" and cell.differences["acc"].significant
+    assert cell.differences["f1"].test == "bootstrap"
     assert summary.columns[0].groups == 24 + (not complete)
-
-
-def test_documents_that_differ_are_an_error_that_names_the_first(tmp_path):
-    write_results(tmp_path / "a", {"copa": accuracy_task([1, 0, 1])}, config=HF)
-    other = accuracy_task([1, 0, 1])
-    other["samples"][1]["doc_hash"] = "changed"
-    write_results(tmp_path / "b", {"copa": other}, config={"model": "dummy"})
-    with pytest.raises(DHRDError, match=r"samples_copa.*document 1 is not document 1"):
-        rows(tmp_path, baseline="hf tiny")
-    rows(tmp_path)  # without a comparison they may stand in one table
-
-
-def test_a_changed_gold_answer_is_another_document(tmp_path):
-    write_results(tmp_path / "a", {"copa": accuracy_task([1, 0, 1])}, config=HF)
-    other = accuracy_task([1, 0, 1])
-    other["samples"][2]["target"] = "1"
-    write_results(tmp_path / "b", {"copa": other}, config={"model": "dummy"})
-    with pytest.raises(DHRDError, match="document 2"):
-        rows(tmp_path, baseline="hf tiny")
-
-
-def test_fewer_documents_are_no_silent_intersection(tmp_path):
-    write_results(tmp_path / "a", {"copa": accuracy_task([1, 0, 1])}, config=HF)
-    partial = {"copa": accuracy_task([1, 0])}
-    write_results(tmp_path / "b", partial, config={"model": "dummy"}, n_total=3)
-    with pytest.raises(DHRDError, match=r"2 documents, but .* has 3"):
-        rows(tmp_path, baseline="hf tiny")
-    summary, by_name = rows(tmp_path)
-    assert (summary.columns[0].n, by_name["dummy"].cells["copa"].n) == (3, 2)
-
-
-def test_different_models_are_not_folded_as_seeds(tmp_path):
-    task = {"copa": accuracy_task([1, 0])}
-    for parent in "ab":
-        args = {"pretrained": f"{parent}/final"}
-        write_results(tmp_path / parent, task, config={"model": "hf", "model_args": args})
-    with pytest.raises(DHRDError, match="share the row 'hf final'"):
-        rows(tmp_path)
-    _, by_name = rows(f"a={tmp_path / 'a'}", f"b={tmp_path / 'b'}")
-    assert list(by_name) == ["a", "b"]
-    _, by_name = rows(f"both={tmp_path}")
-    assert by_name["both"].cells["copa"].scores["acc"].runs == 2
-
-
-def test_two_students_of_one_seed_are_not_folded(tmp_path):
-    for learning_rate in ("1e-3", "2e-4"):
-        config = student(DHRD, 0)
-        config["dhrd"]["fingerprint"] = learning_rate
-        write_results(tmp_path / learning_rate, {"copa": accuracy_task([1])}, config=config)
-    with pytest.raises(DHRDError, match="NAME=PATH"):
-        rows(tmp_path)
-
-
-@pytest.mark.parametrize("differs, folded", [("dev", True), ("lr", False)])
-def test_seeds_of_one_recipe_are_folded_and_other_recipes_are_not(tmp_path, differs, folded):
-    for seed in (0, 1):
-        config = student(DHRD, seed)
-        config["dhrd"]["training"] = {"lr": 1e-3, "seed": seed, "dev": None} | {differs: seed}
-        write_results(tmp_path / str(seed), {"copa": accuracy_task([1, 0])}, config=config)
-    if folded:
-        _, by_name = rows(tmp_path)
-        (row,) = by_name.values()
-        assert row.cells["copa"].scores["acc"].runs == 2
-    else:
-        with pytest.raises(DHRDError, match="Two different models would share"):
-            rows(tmp_path)
 
 
 def test_a_metric_that_cannot_be_recomputed_has_no_interval(tmp_path):
@@ -262,13 +239,9 @@ def test_a_metric_that_cannot_be_recomputed_has_no_interval(tmp_path):
     _, by_name = rows(tmp_path, baseline="dummy")
     cell = by_name["hf tiny"].cells["copa"]
     assert (cell.scores["acc"].value, cell.scores["acc"].low) == (50, None)
-    assert cell.differences["acc"].value == 0 and not cell.differences["acc"].excludes_zero
-
-
-@pytest.mark.parametrize("asked, says", [("nothing", "is no row"), ("smollm2", "fits 2 rows")])
-def test_an_unknown_or_ambiguous_baseline_lists_the_rows(tmp_path, asked, says):
-    write_arm(tmp_path, DHRD, 0.8, [0])
-    write_arm(tmp_path, POOLED, 0.7, [0])
-    with pytest.raises(DHRDError, match=says) as error:
-        rows(tmp_path, baseline=asked)
-    assert DHRD in str(error.value) and POOLED in str(error.value)
+    difference = cell.differences["acc"]
+    assert (difference.value, difference.low, difference.test, difference.p_value) == (
+        0,
+        *[None] * 3,
+    )
+    assert not difference.significant

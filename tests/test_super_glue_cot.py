@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
 
+import chat_server
 import pytest
+from chat_server import completion
 from made_super_glue import ROWS, repeated, write_super_glue
 from scripted_lm import ScriptedLM, evaluate
 from sklearn.metrics import f1_score
 
 from dhrd_plugin.decisions import load_decisions
 from dhrd_plugin.harness import load_task, render_requests, split_docs
+
+serve = chat_server.serve  # the fixture
 
 TWINS = ("boolq", "cb", "copa", "record", "sglue_multirc", "sglue_rte", "wic", "wsc")
 LABELS_TWINS = [name for name in TWINS if name not in ("copa", "record")]
@@ -245,6 +250,32 @@ def test_a_local_model_writes_answers_to_every_twin(super_glue, tiny_backbone):
     assert len(found["results"]) == 2 * len(TWINS)
     for scores in found["results"].values():
         assert scores["unparsable,final-answer"] == 1
+
+
+def test_a_chat_server_answers_every_twin(super_glue, serve):
+    """The stock harness's door to chat servers; what it sends is what the twins ask for."""
+
+    def script(call):
+        return completion("Let me think.\n\n**Final Answer:** yes")
+
+    server = serve(script)
+    settings = {"model": "some-model", "base_url": f"{server.url}/chat/completions"}
+    found = evaluate(
+        "local-chat-completions",
+        ["super-glue-cot", "super-glue-cot-sampled"],
+        model_args=settings,
+        apply_chat_template=True,
+    )["results"]
+    assert found["boolq_cot"]["exact_match,final-answer"] == 0.5
+    assert {scores["unparsable,final-answer"] for scores in found.values()} == {0, 1}
+    assert len(server.bodies) == 2 * 2 * len(TWINS)
+    for body in server.bodies:
+        system, user = body["messages"]
+        assert system["content"].startswith("Think step by step")
+        assert user["content"].endswith("\nReasoning:")
+        assert body["max_tokens"] == 500
+    sampling = Counter((body["temperature"], body.get("top_p")) for body in server.bodies)
+    assert sampling == {(0, None): 2 * len(TWINS), (0.1, 0.7): 2 * len(TWINS)}
 
 
 def test_a_students_reasoning_head_writes_answers(super_glue, student):

@@ -278,7 +278,7 @@ def test_figures_of_a_split():
     ]
     assert [label.leaking for label in split.labels] == [0, 1, 0]
     assert (split.words[0], split.words[3], split.words[-1]) == (7, 7, 10)
-    assert split.words_histogram == {0: 11, 10: 1}
+    assert split.word_counts == {7: 11, 10: 1}
     assert (split.sentences, split.attempts) == ({2: 12}, {1: 6, 2: 6})
     assert split.origins == {"hinted": 12}
     assert (split.usage, split.judge_usage.tokens) == (Usage(120, 60, 6.0), 70)
@@ -289,6 +289,8 @@ def test_figures_of_a_split():
     assert verified.sufficiency == pytest.approx(0.9)
     assert verified.leakage == pytest.approx(0.4)
     assert (verified.baseline, verified.baseline_right) == (pytest.approx(0.2), 0.0)
+    assert verified.gold_probs["both"] == [0] * 9 + [6]
+    assert verified.gold_probs["rationale"] == [3, 0, 0, 0, 0, 0, 0, 0, 3, 0]
     assert (verified.las.value, verified.las.leaking.rows) == (1.0, 3)
 
 

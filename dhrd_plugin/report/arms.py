@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from statistics import fmean
 
-from dhrd_plugin import stats
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.evaluated import MARKS
+from dhrd_plugin.metrics import ClusterSums, average_sums, recompute
 from dhrd_plugin.report.results import Run, TaskScore
 
 
@@ -32,26 +33,6 @@ class Arm:
     def values(self, metrics: Sequence[str]) -> list[float]:
         """Per run the mean of `metrics`."""
         return [fmean(score.metrics[m] for m in metrics) for score in self.scores]
-
-    def sums(self, metrics: Sequence[str]) -> list[stats.ClusterSums] | None:
-        """Per run the mean of `metrics` as cluster sums; None if one cannot be recomputed."""
-        found = []
-        for score in self.scores:
-            clusters = [sample.cluster for sample in score.samples]
-            parts = [
-                stats.recompute([s.values[m] for s in score.samples], clusters, score.metrics[m])
-                for m in metrics
-            ]
-            known = [part for part in parts if part is not None]
-            if len(known) < len(parts):
-                return None
-            found.append(stats.average_sums(known))
-        return found
-
-    def seed_errors(self, metrics: Sequence[str]) -> list[stats.ErrorTerm]:
-        """None for a single run, whose seed error cannot be known."""
-        values = self.values(metrics)
-        return [stats.seed_error(values)] if len(values) > 1 else []
 
 
 Arms = dict[str, dict[str, Arm]]  # row name -> column -> arm
@@ -109,6 +90,30 @@ def check_same_documents(reference: TaskScore, score: TaskScore) -> None:
             f"{reference.n}.\nRuns are compared on the same documents only: evaluate both with "
             "the same --limit."
         )
+
+
+def recomputed(arms: Sequence[Arm], metrics: Sequence[str]) -> list[list[ClusterSums]] | None:
+    """Per arm and run the mean of `metrics` as cluster sums; None if one cannot be recomputed.
+
+    Raises:
+        DHRDError: arms on different documents, which nothing may be computed from together.
+    """
+    scores = [score for arm in arms for score in arm.scores]
+    for score in scores:
+        check_same_documents(scores[0], score)
+    clusters = [sample.cluster for sample in scores[0].samples]
+    by_metric = []
+    for metric in metrics:
+        logged = [
+            ([sample.values[metric] for sample in score.samples], score.metrics[metric])
+            for score in scores
+        ]
+        found = recompute(logged, clusters)
+        if found is None:
+            return None
+        by_metric.append(found)
+    means = map(average_sums, zip(*by_metric, strict=True))
+    return [list(islice(means, len(arm.scores))) for arm in arms]
 
 
 def find_row(asked: str, arms: Arms) -> str:

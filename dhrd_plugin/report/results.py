@@ -7,32 +7,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dhrd_plugin.decisions import UNDEFINED_FOR_CLASSIFIERS
 from dhrd_plugin.errors import DHRDError
-from dhrd_plugin.evaluated import COT_MARKS, answered, describe_model, students
+from dhrd_plugin.evaluated import COT_MARKS, answered, describe_model, in_common, students
+from dhrd_plugin.report.samples import Sample, load_samples
 
 TASK_PARTS = ("results", "n-samples", "higher_is_better")  # each has an entry per task
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What the harness logged for one document.
-
-    Attributes:
-        cluster: what documents of one question share (MultiRC, ReCoRD); else the document itself.
-        values: per metric a number, or a tuple ending in (gold, prediction).
-    """
-
-    doc_id: int
-    doc_hash: str
-    target: str
-    cluster: str
-    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,6 +57,7 @@ class Run:
         recipe: what runs of one row have in common, unless the user has named it.
         seed: what tells runs of one row apart.
         identity: equal for two evaluations of the same model.
+        training: what the training summaries of its students have in common; {} for other models.
         date: when the evaluation began, seconds since the epoch.
     """
 
@@ -81,6 +67,7 @@ class Run:
     recipe: str
     seed: str
     identity: str
+    training: Mapping[str, Any]
     date: float
     scores: tuple[TaskScore, ...]
 
@@ -93,7 +80,7 @@ def load_runs(arguments: Sequence[str]) -> list[Run]:
     """
     runs: dict[tuple[str | None, Path], tuple[str | None, Path]] = {}
     for argument in arguments:
-        name, path = _split_argument(argument)
+        name, path = split_argument(argument, "what `lm_eval --output_path` wrote to")
         for file in _result_files(path):
             runs.setdefault((name, file.resolve()), (name, file))
     return [_load_run(file, name) for name, file in runs.values()]
@@ -118,17 +105,23 @@ def drop_superseded(runs: Sequence[Run]) -> list[Run]:
     return [run for run in kept if run.scores]
 
 
-def _split_argument(argument: str) -> tuple[str | None, Path]:
-    """Both names (`DHRD α=1`) and paths may hold "=": the first cut that leaves a path counts."""
+def split_argument(argument: str, wanted: str) -> tuple[str | None, Path]:
+    """`PATH` or `NAME=PATH` as (name, path).
+
+    Both names (`DHRD α=1`) and paths may hold "=": the first cut that leaves a path counts.
+
+    Args:
+        wanted: what to give, for the error.
+
+    Raises:
+        DHRDError: no such path.
+    """
     if Path(argument).exists():
         return None, Path(argument)
     for cut, char in enumerate(argument):
         if char == "=" and cut and argument[cut + 1 :] and Path(argument[cut + 1 :]).exists():
             return argument[:cut], Path(argument[cut + 1 :])
-    raise DHRDError(
-        f"{argument}: no such file or folder. Give what `lm_eval --output_path` wrote to, as PATH "
-        "or NAME=PATH."
-    )
+    raise DHRDError(f"{argument}: no such file or folder. Give {wanted}, as PATH or NAME=PATH.")
 
 
 def _result_files(path: Path) -> list[Path]:
@@ -173,6 +166,7 @@ def _load_run(path: Path, name: str | None) -> Run:
         recipe=recipe,
         seed=seed,
         identity=identity,
+        training=in_common([s["training"] for s in students(content["config"])]),
         date=float(content.get("date") or 0),
         scores=tuple(scores),
     )
@@ -197,7 +191,7 @@ def _load_score(content: Mapping[str, Any], task: str, path: Path) -> TaskScore:
         )
     date = path.stem.rsplit("_", 1)[-1]
     samples_path = path.with_name(f"samples_{task}_{date}.jsonl")
-    samples = _load_samples(samples_path, sources)
+    samples = load_samples(samples_path, sources)
     if len(samples) != counts["effective"]:
         raise DHRDError(
             f"{samples_path}: holds {len(samples)} documents, but {path.name} was made from "
@@ -240,59 +234,6 @@ def _metric_sources(
     sources = {}
     for metric, filter_name in found:
         name = "acc" if decoded and metric == "exact_match" else metric
-        sources[name if metrics.count(metric) == 1 else f"{name},{filter_name}"] = (
-            metric,
-            filter_name,
-        )
+        key = name if metrics.count(metric) == 1 else f"{name},{filter_name}"
+        sources[key] = (metric, filter_name)
     return sources
-
-
-def _load_samples(path: Path, sources: Mapping[str, tuple[str, str]]) -> tuple[Sample, ...]:
-    """One Sample per document; the harness writes a line per document and filter."""
-    samples: dict[int, Sample] = {}
-    for number, line in _read_lines(path):
-        try:
-            record = json.loads(line)
-            doc_id = record["doc_id"]
-            values = {
-                name: record[metric]
-                for name, (metric, filter_name) in sources.items()
-                if record["filter"] == filter_name
-            }
-            if doc_id in samples:
-                values = {**samples[doc_id].values, **values}
-            samples[doc_id] = Sample(
-                doc_id=doc_id,
-                doc_hash=record["doc_hash"],
-                target=record["target"],
-                cluster=_cluster(record["doc"], doc_id),
-                values=values,
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise DHRDError(
-                f"{path}:{number}: not a sample as the harness logs it "
-                f"({type(error).__name__}: {error}). Run `lm_eval` again."
-            ) from None
-    return tuple(samples[doc_id] for doc_id in sorted(samples))
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from enumerate(file, start=1)
-    except FileNotFoundError:
-        raise DHRDError(
-            f"{path}: the logged samples are missing; intervals and differences are made from "
-            "them. Run `lm_eval` again with --log_samples."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DHRDError(f"{path}: cannot be read ({error}).") from None
-
-
-def _cluster(doc: Mapping[str, Any], doc_id: int) -> str:
-    """SuperGLUE numbers MultiRC's answers by paragraph, question, answer and ReCoRD's queries by
-    passage, query: all but the last number name what documents share."""
-    index = doc.get("idx")
-    if isinstance(index, dict) and len(index) > 1:
-        return json.dumps(list(index.values())[:-1])
-    return str(doc_id)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
-from dhrd_plugin import stats
-from dhrd_plugin.report.arms import Arm, Arms, check_same_documents, find_row, fold
+from dhrd_plugin.evaluated import in_common
+from dhrd_plugin.report.arms import Arm, Arms, find_row, fold
+from dhrd_plugin.report.estimates import Difference, Estimate, difference, score
 from dhrd_plugin.report.results import Run
+from dhrd_plugin.significance import holm, smallest_difference
 
 # The metrics whose mean is a task's score in the SuperGLUE average (the paper's convention, and
 # SuperGLUE's own). Stock `multirc` reports neither F1a nor EM and so has no part in it.
@@ -26,42 +29,40 @@ SUPERGLUE_METRICS = {
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A score or a difference in points (0-100) with its 95% interval.
-
-    `method` says what the interval is over (see stats.Interval); low, high and method are None
-    where there is none. `runs` counts the seeds folded into the value (of an average: the fewest of
-    its tasks).
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    method: str | None
-    runs: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
-
-
-@dataclass(frozen=True)
 class Cell:
     """`unparsable`: decoded answers that name no choice, in points; None for other answers."""
 
     n: int
     unparsable: float | None
     scores: dict[str, Estimate]
-    differences: dict[str, Estimate]
+    differences: dict[str, Difference]
 
 
 @dataclass(frozen=True)
 class Row:
+    """One model or setting.
+
+    Attributes:
+        mark: "" or one of evaluated.MARKS, how it answered; the name ends in it.
+        recipes: of its runs; several where the user named them.
+        training: what its students' training summaries have in common; {} for other models.
+        files: the results files it is made from.
+    """
+
     name: str
+    mark: str
+    recipes: list[str]
+    training: dict[str, Any]
     cells: dict[str, Cell]
     average: Estimate | None
-    average_difference: Estimate | None
+    average_difference: Difference | None
     files: list[str]
+
+    @property
+    def differences(self) -> list[Difference]:
+        """Those of its cells and of its average."""
+        found = [d for cell in self.cells.values() for d in cell.differences.values()]
+        return found if self.average_difference is None else [*found, self.average_difference]
 
 
 @dataclass(frozen=True)
@@ -103,20 +104,29 @@ def summarise(runs: Sequence[Run], baseline: str | None = None) -> Summary:
     for name in sorted(arms, key=lambda name: name != base_name):  # the baseline first
         row_arms = arms[name]
         compared = {} if name == base_name else base
-        cells = {column: _cell(arm, compared.get(column)) for column, arm in row_arms.items()}
-        average, difference = _averages(row_arms, compared, average_over)
-        files = sorted({str(run.path) for arm in row_arms.values() for run in arm.runs})
-        rows.append(Row(name, cells, average, difference, files))
-    return Summary(columns, rows, base_name, list(average_over))
+        row_runs = [run for arm in row_arms.values() for run in arm.runs]
+        rows.append(
+            Row(
+                name=name,
+                mark=next(iter(row_arms.values())).scores[0].mark,
+                recipes=list(dict.fromkeys(run.recipe for run in row_runs)),
+                training=in_common([run.training for run in row_runs]),
+                cells={task: _cell(task, row_arms, compared) for task in row_arms},
+                average=score(row_arms, average_over),
+                average_difference=difference(row_arms, compared, average_over),
+                files=sorted({str(run.path) for run in row_runs}),
+            )
+        )
+    return Summary(columns, _corrected(rows), base_name, list(average_over))
 
 
 def _columns(arms: Arms) -> list[Column]:
     columns = []
     for task in dict.fromkeys(column for row in arms.values() for column in row):
         there = [row[task] for row in arms.values() if task in row]
-        largest = max((arm.scores[0] for arm in there), key=lambda score: score.n)
+        largest = max((arm.scores[0] for arm in there), key=lambda found: found.n)
         groups = len({sample.cluster for sample in largest.samples})
-        smallest = stats.smallest_difference(groups)
+        smallest = smallest_difference(groups)
         columns.append(
             Column(
                 task=task,
@@ -130,38 +140,39 @@ def _columns(arms: Arms) -> list[Column]:
     return columns
 
 
-def _cell(arm: Arm, base: Arm | None) -> Cell:
-    if base is not None:
-        check_same_documents(base.scores[0], arm.scores[0])
-    shared = [m for m in arm.metrics if m in base.metrics] if base is not None else []
-    unparsable = [score.unparsable for score in arm.scores if score.unparsable is not None]
+def _cell(task: str, row: dict[str, Arm], base: dict[str, Arm]) -> Cell:
+    arm, parts = row[task], {metric: {task: [metric]} for metric in row[task].metrics}
+    unparsable = [run.unparsable for run in arm.scores if run.unparsable is not None]
     return Cell(
         n=arm.scores[0].n,
         unparsable=100 * fmean(unparsable) if unparsable else None,
-        scores={m: _score(arm, m) for m in arm.metrics},
-        differences={m: _difference(arm, base, m) for m in shared if base is not None},
+        scores={m: found for m, over in parts.items() if (found := score(row, over))},
+        differences={
+            m: found for m, over in parts.items() if (found := difference(row, base, over))
+        },
     )
 
 
-def _score(arm: Arm, metric: str) -> Estimate:
-    values, sums = arm.values([metric]), arm.sums([metric])
-    interval = None
-    if len(values) > 1:
-        interval = stats.interval_around(fmean(values), arm.seed_errors([metric]), "seeds")
-    elif sums is not None:
-        interval = stats.document_interval(sums[0])
-    return _points(fmean(values), interval, len(values))
+def _corrected(rows: Sequence[Row]) -> list[Row]:
+    """With p_adjusted. All tests of the table are one family, those of the average included: its
+    star claims as much as any other, and Holm's correction allows for tests that share data."""
+    p_values = [d.p_value for row in rows for d in row.differences if d.p_value is not None]
+    adjusted = iter(holm(p_values))
 
+    def correct(found: Difference) -> Difference:
+        return found if found.p_value is None else replace(found, p_adjusted=next(adjusted))
 
-def _difference(arm: Arm, base: Arm, metric: str) -> Estimate:
-    difference = fmean(arm.values([metric])) - fmean(base.values([metric]))
-    ours, theirs = arm.sums([metric]), base.sums([metric])
-    documents = None
-    if ours is not None and theirs is not None:
-        documents = [stats.document_error(ours, theirs)]
-    seeds = [*arm.seed_errors([metric]), *base.seed_errors([metric])]
-    interval = _interval(difference, documents, seeds, "combined")
-    return _points(difference, interval, len(arm.scores))
+    def correct_cell(cell: Cell) -> Cell:
+        return replace(cell, differences={m: correct(d) for m, d in cell.differences.items()})
+
+    return [
+        replace(
+            row,
+            cells={task: correct_cell(cell) for task, cell in row.cells.items()},
+            average_difference=row.average_difference and correct(row.average_difference),
+        )
+        for row in rows
+    ]
 
 
 def _average_columns(arms: Arms, columns: Iterable[Column]) -> dict[str, tuple[str, ...]]:
@@ -173,80 +184,3 @@ def _average_columns(arms: Arms, columns: Iterable[Column]) -> dict[str, tuple[s
         if metrics and set(metrics) <= set(column.metrics):
             found[column.task] = metrics
     return found if len(found) > 1 else {}
-
-
-def _averages(
-    row: dict[str, Arm], base: dict[str, Arm], over: dict[str, tuple[str, ...]]
-) -> tuple[Estimate | None, Estimate | None]:
-    """The row's average over the tasks `over` and its difference to the baseline's; a row without
-    all of them has none, since averages over different tasks cannot be compared."""
-
-    def complete(arms: dict[str, Arm]) -> bool:
-        return all(task in arms and set(over[task]) <= set(arms[task].metrics) for task in over)
-
-    if not over or not complete(row):
-        return None, None
-    value = _mean_over_tasks(row, over)
-    runs = min(len(row[task].scores) for task in over)
-    seeds = _seed_errors_of_average(row, over)
-    documents = [] if runs > 1 else _document_errors_of_average(row, {}, over)
-    method = "seeds" if runs > 1 else "combined" if seeds else "bootstrap"
-    average = _points(value, _interval(value, documents, seeds, method), runs)
-    if not base or not complete(base):
-        return average, None
-    difference = value - _mean_over_tasks(base, over)
-    documents = _document_errors_of_average(row, base, over)
-    seeds = [*seeds, *_seed_errors_of_average(base, over)]
-    return average, _points(difference, _interval(difference, documents, seeds, "combined"), runs)
-
-
-def _mean_over_tasks(row: dict[str, Arm], over: dict[str, tuple[str, ...]]) -> float:
-    return fmean(fmean(row[task].values(metrics)) for task, metrics in over.items())
-
-
-def _seed_errors_of_average(
-    row: dict[str, Arm], over: dict[str, tuple[str, ...]]
-) -> list[stats.ErrorTerm]:
-    """If the same models did all tasks, from the average of each (a joint student's tasks are not
-    independent); else the tasks' trainings are taken as independent."""
-    models = sorted(row[next(iter(over))].identities)
-    if len(models) > 1 and all(sorted(row[task].identities) == models for task in over):
-        by_model = [
-            dict(zip(row[task].identities, row[task].values(metrics), strict=True))
-            for task, metrics in over.items()
-        ]
-        return [stats.seed_error([fmean(task[model] for task in by_model) for model in models])]
-    errors = [row[task].seed_errors(metrics) for task, metrics in over.items()]
-    return [error.scaled(1 / len(over)) for terms in errors for error in terms]
-
-
-def _document_errors_of_average(
-    row: dict[str, Arm], base: dict[str, Arm], over: dict[str, tuple[str, ...]]
-) -> list[stats.ErrorTerm] | None:
-    """Of the difference to `base`, or of the average itself where `base` is empty. Tasks have
-    different documents, so their errors are independent. None: a metric cannot be recomputed."""
-    errors = []
-    for task, metrics in over.items():
-        ours = row[task].sums(metrics)
-        theirs = base[task].sums(metrics) if base else []
-        if ours is None or theirs is None:
-            return None
-        errors.append(stats.document_error(ours, theirs).scaled(1 / len(over)))
-    return errors
-
-
-def _interval(
-    value: float,
-    documents: list[stats.ErrorTerm] | None,
-    seeds: list[stats.ErrorTerm],
-    method: str,
-) -> stats.Interval | None:
-    if documents is None:
-        return None
-    return stats.interval_around(value, [*documents, *seeds], method)
-
-
-def _points(value: float, interval: stats.Interval | None, runs: int) -> Estimate:
-    if interval is None:
-        return Estimate(100 * value, None, None, None, runs)
-    return Estimate(100 * value, 100 * interval.low, 100 * interval.high, interval.method, runs)

@@ -21,7 +21,6 @@ from teachers.checks import answer_options
 from teachers.records import parse_line
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-BIN = 10  # words, of the histogram
 ALL = "all"
 
 
@@ -56,8 +55,8 @@ class Figures:
     Attributes:
         rows, in_split: kept rows, and rows of the whole split.
         words: number of words at QUANTILES, empty without rows.
-        words_histogram: rows by number of words, in bins of BIN words (named by their start).
-        sentences, attempts, origins: rows by number of sentences, attempts, and origin.
+        word_counts, sentences, attempts, origins: rows by number of words, sentences and attempts,
+            and by origin.
         leaking, duplicates, copies: rows with answer words, with an earlier row's text, and
             near-copies.
         guessed: share of gold label words guessed from the wording alone (`guessed_share`).
@@ -71,7 +70,7 @@ class Figures:
     in_split: int
     labels: list[Label]
     words: list[float]
-    words_histogram: dict[int, int]
+    word_counts: dict[int, int]
     sentences: dict[int, int]
     attempts: dict[int, int]
     origins: dict[str, int]
@@ -133,7 +132,7 @@ def _figures(
         in_split=in_split,
         labels=list(labels),
         words=[float(q) for q in np.quantile(words, QUANTILES)] if words else [],
-        words_histogram=_counts(count // BIN * BIN for count in words),
+        word_counts=_counts(words),
         sentences=_counts(row.sentences for row in rows),
         attempts=_counts(row.attempts for row in rows),
         origins=_counts(row.origin for row in rows),

@@ -10,6 +10,9 @@ import numpy as np
 
 from dhrd_plugin import stats
 from teachers.audit.lines import Row
+from teachers.prompts import View
+
+PROB_BINS = 10
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Verification:
         sufficiency, leakage, baseline: mean probability of gold from row and rationale, from the
             rationale alone, and from the row alone.
         sufficient, leaking, baseline_right: share of rows whose gold answer is predicted from each.
+        gold_probs: by view, rows by the probability of gold, in PROB_BINS bins of equal width from
+            0 to 1.
     """
 
     rows: int
@@ -53,6 +58,7 @@ class Verification:
     leaking: float
     baseline: float
     baseline_right: float
+    gold_probs: dict[View, list[int]]
     las: LAS
 
 
@@ -62,7 +68,8 @@ def verification(rows: Iterable[Row]) -> Verification | None:
     if not seen:
         return None
     right = {view: [judged[view].right for judged in seen] for view in seen[0]}
-    prob = {view: fmean(judged[view].gold_prob for judged in seen) for view in seen[0]}
+    probs = {view: [judged[view].gold_prob for judged in seen] for view in seen[0]}
+    prob = {view: fmean(values) for view, values in probs.items()}
     return Verification(
         rows=len(seen),
         sufficiency=prob["both"],
@@ -71,8 +78,15 @@ def verification(rows: Iterable[Row]) -> Verification | None:
         leaking=fmean(right["rationale"]),
         baseline=prob["input"],
         baseline_right=fmean(right["input"]),
+        gold_probs={view: _histogram(values) for view, values in probs.items()},
         las=leakage_adjusted_simulatability(right["input"], right["rationale"], right["both"]),
     )
+
+
+def _histogram(probs: Sequence[float]) -> list[int]:
+    """A judge's probabilities may add up to a little more than 1."""
+    counts, _ = np.histogram(np.clip(probs, 0, 1), bins=PROB_BINS, range=(0, 1))
+    return counts.tolist()
 
 
 def leakage_adjusted_simulatability(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median_low
 
-from teachers.audit.figures import BIN, QUANTILES, Figures, Label
+from teachers.audit.figures import QUANTILES, Figures, Label
 from teachers.audit.file import Audit
 from teachers.audit.lines import KINDS, Finding
 from teachers.audit.simulatability import LAS, Verification
@@ -17,7 +18,8 @@ NO_VALUE = "–"
 MAX_LABELS = 6  # of a split, before the rest are taken together (candidates can be many)
 MAX_TEMPLATES = 5
 MAX_LINES = 6  # line numbers named for a kind of finding
-MAX_BINS = 20  # of the histogram
+BIN = 10  # words, of the histogram
+MAX_BINS = 20
 BAR = 30  # characters of the longest bar
 
 
@@ -227,10 +229,12 @@ def _las(las: LAS) -> list[str]:
 
 
 def _histogram(figures: Figures) -> Iterator[list[str]]:
-    counts = figures.words_histogram
+    counts: Counter[int] = Counter()  # by the first number of words in a bin
+    for words, rows in figures.word_counts.items():
+        counts[words // BIN * BIN] += rows
     first, last = min(counts), max(counts)
     rest = first + MAX_BINS * BIN  # whatever is longer goes into one bin
-    bins = {f"{n}–{n + BIN - 1}": counts.get(n, 0) for n in range(first, min(last + 1, rest), BIN)}
+    bins = {f"{n}–{n + BIN - 1}": counts[n] for n in range(first, min(last + 1, rest), BIN)}
     if last >= rest:
         bins[f"from {rest}"] = sum(rows for start, rows in counts.items() if start >= rest)
     most = max(bins.values())

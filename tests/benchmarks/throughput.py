@@ -25,14 +25,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForSequenceClassification
 
-from dhrd_plugin.backbones import load_causal_lm, load_tokenizer, resolve_backbone
+from dhrd_plugin.backbones import load_causal_lm, load_tokenizer
 from dhrd_plugin.batching import EncodedDecision, batches_by_length
+from dhrd_plugin.bench.plain import classify, load_plain
 from dhrd_plugin.checkpoint import read_student_config
 from dhrd_plugin.harness import load_task, render_requests, split_docs
 from dhrd_plugin.lm import DHRDLM
@@ -81,27 +80,6 @@ def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> fl
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
-def load_plain(backbone: str, n_labels: int, dtype: torch.dtype, pad_token_id: int) -> Any:
-    plain = AutoModelForSequenceClassification.from_pretrained(
-        resolve_backbone(backbone), num_labels=n_labels, dtype=dtype
-    )
-    plain.config.pad_token_id = pad_token_id
-    return plain.to(DEVICE).eval()
-
-
-@torch.inference_mode()
-def classify(
-    plain: Any, tokenizer: Any, encoded: Sequence[list[int]], batches: Sequence[Sequence[int]]
-) -> None:
-    """Plain sequence classification of `encoded`, in these batches of indices."""
-    for indices in batches:
-        batch = tokenizer.pad(
-            {"input_ids": [encoded[i] for i in indices]}, padding_side="right", return_tensors="pt"
-        ).to(DEVICE)
-        with torch.autocast(DEVICE.type, dtype=plain.dtype, enabled=plain.dtype != torch.float32):
-            plain(**batch, use_cache=False).logits.log_softmax(dim=-1).tolist()
-
-
 class Scoring:
     """`score` on a backbone with untrained heads: two labels, and candidates."""
 
@@ -130,7 +108,7 @@ class Scoring:
         encoded = [self.tokens(n) for n in self.random.sample(BOOLQ, len(BOOLQ))]
         decisions = [EncodedDecision(inputs=(ids,), head=0, n_choices=2) for ids in encoded]
         size = self.args.batch_size
-        plain = load_plain(self.args.backbone, 2, self.dtype, self.tokenizer.pad_token_id)
+        plain = load_plain(self.args.backbone, 2, self.dtype, self.tokenizer.pad_token_id, DEVICE)
         as_they_come = [range(i, min(i + size, len(encoded))) for i in range(0, len(encoded), size)]
         by_length = list(batches_by_length([len(ids) for ids in encoded], size))
         sides: Sides = {
@@ -173,7 +151,7 @@ def adapter(args: argparse.Namespace) -> None:
     requests = [r for i, doc in enumerate(docs) for r in render_requests(task, doc, i)]
     texts = [r.args[0] for r in requests if r.idx == 0]
     n_labels = student.tasks[args.task].n_outputs
-    plain = load_plain(student.base_model, n_labels, dtype, lm.tokenizer.pad_token_id)
+    plain = load_plain(student.base_model, n_labels, dtype, lm.tokenizer.pad_token_id, DEVICE)
 
     def tokenise_and_classify() -> None:
         encoded = [lm.tokenizer(text).input_ids for text in texts]

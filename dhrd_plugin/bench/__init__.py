@@ -1,0 +1,1 @@
+"""`dhrd-bench`: how fast the pooled head answers, against the ways it replaces."""

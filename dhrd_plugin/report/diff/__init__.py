@@ -1,0 +1,1 @@
+"""`dhrd-report diff A B`: two models, document by document."""

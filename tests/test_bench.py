@@ -1,0 +1,349 @@
+"""`dhrd-bench` on a tiny student: every side's figures, its errors, and what it keeps."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import statistics
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+from bench_files import side, write_bench
+from chat_server import completion, serve  # noqa: F401 (a fixture)
+from conftest import needs_shared_data
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dhrd_plugin.bench import config as bench_config
+from dhrd_plugin.bench import cot, one_side
+from dhrd_plugin.bench.cli import main
+from dhrd_plugin.bench.plain import classify, load_plain
+from dhrd_plugin.bench.queries import add_reasoning, load_queries
+from dhrd_plugin.bench.sides import Plain, Pooled
+from dhrd_plugin.checkpoint import load_student
+from dhrd_plugin.errors import DHRDError
+from dhrd_plugin.report.benches import load_benches
+from dhrd_plugin.students import find_students
+
+N = 6
+SIZES = (1, 4)
+
+
+@pytest.fixture
+def bench(student, made_tasks, tmp_path, monkeypatch, capsys):
+    """Runs the command on made_weather, all sides in this process; returns its exit code, its bench
+    (None without one) and what it wrote."""
+    monkeypatch.setattr(one_side, "in_own_process", lambda generate, *args: generate(*args))
+    common = {
+        "--student": student,
+        "--task": "made_weather",
+        "--include-path": made_tasks,
+        "--limit": N,
+        "--repeats": 2,
+        "--cot-limit": 3,
+        "--cot-repeats": 2,
+        "--cot-max-new-tokens": 5,
+        "--output": tmp_path / "out",
+    }
+
+    def command(*flags, **changes):
+        options = common | {f"--{key.replace('_', '-')}": value for key, value in changes.items()}
+        argv = [str(part) for pair in options.items() for part in pair if pair[1] is not None]
+        code = main([*argv, "--batch-sizes", *map(str, SIZES), *flags])
+        files = list((tmp_path / "out").glob("*.json"))
+        found = load_benches(files)[0] if files else None
+        return SimpleNamespace(code=code, bench=found, files=files, **capsys.readouterr()._asdict())
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def weather(student, made_tasks):
+    head = find_students(str(student)).heads["made_weather"]
+    return load_queries("made_weather", head, limit=N, include_path=str(made_tasks))
+
+
+@pytest.fixture(scope="module")
+def reasoning(weather, made_tasks):
+    return add_reasoning(weather, max_new_tokens=5, include_path=str(made_tasks)).queries
+
+
+def n_bytes(texts):
+    """Tokens of the byte-level tokenizer."""
+    return sum(len(text.encode()) for text in texts) / len(texts)
+
+
+def test_every_side_answers_the_same_documents(bench, made_tasks):
+    done = bench("--price-per-hour", "3.6")
+    assert done.code == 0, done.err
+    assert done.bench.hardware["device"] == "cpu"
+    assert done.bench.versions["torch"] == torch.__version__
+    sides = {side.kind: side for side in done.bench.sides}
+    assert list(sides) == ["pooled", "plain", "loglikelihood", "cot"]
+    assert [side.documents for side in sides.values()] == [N, N, N, 3]
+
+    rows = (made_tasks / "made_weather-validation.jsonl").read_text().splitlines()[:N]
+    prompts = [json.loads(row)["text"] + " Is it wet?" for row in rows]
+    assert sides["pooled"].input_tokens == sides["plain"].input_tokens == n_bytes(prompts)
+    # " no" and " yes" behind the prompt, less the last byte, which is only predicted
+    assert sides["loglikelihood"].input_tokens == 2 * n_bytes(prompts) + 2 + 3
+    assert sides["cot"].input_tokens == n_bytes([f"{p}\nReasoning:" for p in prompts[:3]])
+    assert sides["cot"].generated_tokens == 5
+    assert sides["cot"].mark == " (CoT)"
+    assert sides["cot"].recipe != sides["pooled"].recipe  # its rationales are shorter than usual
+
+    records = {r["kind"]: r for r in json.loads(done.files[0].read_text())["sides"]}
+    for kind, measured in sides.items():
+        record = records[kind]
+        speed = measured.documents / statistics.median(record["seconds"])
+        assert measured.queries_per_second == pytest.approx(speed)
+        assert measured.cost_per_1000 == pytest.approx(1 / speed)  # 0.001 dollars a second
+        assert measured.low <= speed <= measured.high
+        assert measured.batch_size in SIZES
+        assert {trial["size"] for trial in record["search"]} == set(SIZES)
+        assert (measured.repeats, measured.latencies) == (2, measured.documents)
+        assert 0 < measured.latency_p50 <= measured.latency_p95
+        assert measured.peak_memory > 2**20
+        assert measured.precision == "float32"
+        assert measured.problem is None
+    assert "pooled head: timed run 2" in done.err
+    assert "the student's training form" in " ".join(done.out.split())
+    assert str(done.files[0]) in done.out
+
+
+def test_what_a_side_needs_can_be_sent_to_its_process(student, reasoning):
+    member = find_students(str(student)).members[0]
+    job = one_side.Job("cot", member, bench_config.BenchConfig(), reasoning, "cpu", (1, 4))
+    assert pickle.loads(pickle.dumps(job)) == job
+
+
+def test_a_candidates_task_is_measured_too(bench):
+    done = bench("--sides", "pooled", "plain", task="made_because")
+    assert done.code == 0, done.err
+    pooled, plain = done.bench.sides
+    assert pooled.input_tokens == plain.input_tokens > 0
+
+
+def test_sides_that_fail_do_not_take_the_others(bench, monkeypatch):
+    def full(self, queries, parallel):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(Pooled, "answer", full)
+    done = bench("--sides", "pooled", "plain")
+    assert done.code == 0  # out of memory is a result
+    pooled, plain = done.bench.sides
+    assert (pooled.problem, pooled.speed, plain.problem) == ("out of memory", None, None)
+    assert "pooled head: out of memory" in done.out
+
+    def broken(self, *args, **kwargs):
+        raise DHRDError("no such backbone")
+
+    monkeypatch.setattr(Plain, "__init__", broken)
+    done = bench("--sides", "plain", "pooled", output=done.files[0])
+    assert done.code == 1
+    assert [side.problem for side in done.bench.sides] == ["no such backbone", "out of memory"]
+
+
+def test_an_interruption_keeps_what_was_measured(bench, monkeypatch):
+    answer, asked = Plain.answer, []
+
+    def interrupted(self, queries, parallel):
+        asked.append(len(queries))
+        if len(asked) == 5:  # a warm-up, two sizes, a timed run
+            raise KeyboardInterrupt
+        answer(self, queries, parallel)
+
+    monkeypatch.setattr(Plain, "answer", interrupted)
+    done = bench("--sides", "loglikelihood", "plain", "pooled")
+    assert done.code == 130
+    scored, plain = done.bench.sides
+    assert (scored.problem, scored.repeats, scored.latencies) == (None, 2, N)
+    assert (plain.problem, plain.repeats, plain.latencies) == ("interrupted", 1, 0)
+
+
+@pytest.mark.parametrize("concurrency", SIZES)
+def test_a_server_is_measured_by_requests_in_flight(bench, serve, monkeypatch, concurrency):  # noqa: F811
+    monkeypatch.setattr("test_bench.SIZES", (concurrency,))
+    server = serve(lambda call: completion("Wet.\nFinal Answer:\nyes", usage=(11, call.n)))
+    served = {"engine": "openai", "base_url": server.url, "model": "some-model"}
+    done = bench("--sides", "cot", **served)
+    assert done.code == 0, done.err
+    (cot,) = done.bench.sides
+    assert (cot.engine, cot.batch_size, cot.concurrency) == ("openai", None, concurrency)
+    assert (cot.input_tokens, cot.peak_memory, cot.precision) == (11, None, None)
+    # Two warm-ups, two timed runs, one by one; the requests of the second run are counted.
+    before = 1 + min(concurrency, 3) + 3
+    assert len(server.bodies) == before + 3 + 3
+    assert cot.generated_tokens == before + 2
+    body = server.bodies[0]
+    assert body["messages"][0]["content"].endswith(" Is it wet?\nReasoning:")
+    assert (body["max_tokens"], body["model"]) == (5, "some-model")
+    assert body["stop"] == ["\nReasoning:"]
+
+
+def test_requests_are_in_flight_together(serve, reasoning):  # noqa: F811
+    server = serve(lambda call: completion("Wet."))
+    server.gate = threading.Barrier(3)  # nobody is answered before three have asked
+    cot.ServerReasoning(server.url, "some-model").answer(reasoning[:3], 3)
+    assert server.most_in_flight == 3
+
+
+def test_a_server_that_does_not_count_leaves_tokens_unknown(serve, reasoning):  # noqa: F811
+    server = serve(lambda call: completion("Wet.", usage=None if call.n == 2 else (11, 22)))
+    side = cot.ServerReasoning(server.url, "some-model")
+    side.answer(reasoning, 1)
+    assert side.tokens(reasoning) == (None, None)
+    side.answer(reasoning, 1)
+    assert side.tokens(reasoning) == (11 * N, 22 * N)
+
+
+def test_written_tokens_are_counted_up_to_each_end(student, reasoning, monkeypatch):
+    end = 257
+    written = torch.tensor([[5, end, end, end], [end, 5, 5, 5], [5, 6, 7, 8]])
+    monkeypatch.setattr(
+        HFLM, "_model_generate", lambda self, context, **_: torch.cat([context, written], dim=1)
+    )
+    side = cot.HFReasoning(find_students(str(student)).members[0], device="cpu", include_path=None)
+    side.answer(reasoning[:3], 3)
+    read = sum(len(query.reasoning.args[0].encode()) for query in reasoning[:3])
+    assert side.tokens(reasoning[:3]) == (read, 2 + 1 + 4)
+
+
+def test_vllm_gets_the_merged_student_and_all_documents(student, reasoning, monkeypatch):
+    class VLLM:
+        """Writes three tokens."""
+
+        def __init__(self, pretrained, dtype):
+            self.dtype, self.batches = dtype, []
+            self.weights = AutoModelForCausalLM.from_pretrained(pretrained).state_dict()
+            self.tokenizer = AutoTokenizer.from_pretrained(pretrained)
+
+        def _model_generate(self, requests, generate, sampling_params):
+            self.batches.append(len(requests))
+            output = SimpleNamespace(token_ids=[1, 2, 3])
+            return [SimpleNamespace(prompt_token_ids=r, outputs=[output]) for r in requests]
+
+        def generate_until(self, requests, disable_tqdm):
+            ids = [self.tokenizer(request.args[0]).input_ids for request in requests]
+            self._model_generate(requests=ids, generate=True, sampling_params=[])
+
+    monkeypatch.setattr(cot, "get_model", {"vllm": VLLM}.__getitem__)
+    side = cot.VLLMReasoning(find_students(str(student)).members[0])
+    merged = load_student(student, merge=True)[0].lm.state_dict()
+    for name, weight in side.lm.weights.items():
+        assert torch.equal(weight, merged[name]), name
+    side.answer(reasoning, N)
+    assert (side.lm.batches, side.lm.dtype, side.in_process) == ([N], "float32", False)
+    read = sum(len(query.reasoning.args[0].encode()) for query in reasoning)
+    assert side.tokens(reasoning) == (read, 3 * N)
+
+
+def test_plain_logits_come_in_the_order_of_the_rows(tiny_backbone):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_backbone)
+    plain = load_plain(tiny_backbone, 3, torch.float32, tokenizer.pad_token_id, "cpu")
+    rows = [tokenizer(text).input_ids for text in ("It rains.", "Hm.", "A long, long day it was.")]
+    alone = [plain(input_ids=torch.tensor([ids])).logits[0].tolist() for ids in rows]
+    together = classify(plain, tokenizer, rows, [[2, 0], [1]])
+    assert together == [pytest.approx(row, abs=1e-5) for row in alone]
+
+
+TWIN = """
+task: made_weather_cot
+dataset_path: json
+dataset_kwargs: {data_files: {validation: FILE}}
+validation_split: validation
+output_type: generate_until
+description: "Think. "
+doc_to_text: "{{text}} Is it wet?\\nReasoning:"
+doc_to_target: label
+generation_kwargs: {do_sample: false, until: ["\\nQuestion:"], max_gen_toks: 500}
+"""
+
+
+def write_twin(folder, data):
+    (folder / "twin.yaml").write_text(TWIN.replace("FILE", str(data)))
+    return str(folder)
+
+
+def test_a_twin_tasks_prompts_are_taken(weather, made_tasks, tmp_path):
+    own = write_twin(tmp_path, made_tasks / "made_weather-validation.jsonl")
+    found = add_reasoning(weather, max_new_tokens=500, include_path=own)
+    assert (found.prompt, found.gen_kwargs) == ("task made_weather_cot", {})
+    text, settings = found.queries[2].reasoning.args
+    assert text == f"Think. {weather[2].decision.inputs[0]}\nReasoning:"
+    assert settings == {"do_sample": False, "until": ["\nQuestion:"], "max_gen_toks": 500}
+    shorter = add_reasoning(weather, max_new_tokens=7, include_path=own)
+    assert shorter.gen_kwargs == {"max_gen_toks": 7}
+    assert shorter.queries[2].reasoning.args[1]["max_gen_toks"] == 7
+
+
+def test_a_twin_on_other_documents_is_refused(weather, made_tasks, tmp_path):
+    own = write_twin(tmp_path, made_tasks / "made_weather-train.jsonl")
+    with pytest.raises(DHRDError, match="made_weather_cot are not those of made_weather"):
+        add_reasoning(weather, max_new_tokens=5, include_path=own)
+
+
+ERRORS = {
+    "No DHRD student in": {"student": "/nowhere"},
+    "no head for task 'cb'. There are heads for scenes, made_weather": {"task": "cb"},
+    "--task: which task is measured?": {"task": None},
+    "--repeats 0: need a whole number of at least 1": {"repeats": 0},
+    "--cot-max-new-tokens 0: need": {"cot_max_new_tokens": 0},
+    "--price-per-hour -1.0: need US dollars": {"price_per_hour": -1},
+    "--engine openai needs --base-url": {"engine": "openai"},
+    "--engine openai needs --model": {"engine": "openai", "base_url": "http://127.0.0.1:9/v1"},
+    "--base-url and --model are for --engine openai only": {"model": "some-model"},
+    "no server answers at http://127.0.0.1:9/v1/models": {
+        "engine": "openai",
+        "base_url": "http://127.0.0.1:9/v1",
+        "model": "some-model",
+    },
+    "made_because_cot that lists them": {"task": "made_because"},
+}
+
+
+@pytest.mark.parametrize("message", ERRORS)
+def test_wrong_input_is_refused_before_anything_is_measured(bench, monkeypatch, message):
+    monkeypatch.setattr(one_side, "follow", None)
+    done = bench(**ERRORS[message])
+    assert (done.code, done.bench) == (2, None)
+    assert done.err.startswith("dhrd-bench: ")
+    assert message in done.err
+
+
+def test_other_wrong_input(bench, monkeypatch, tmp_path):
+    assert "--batch-sizes 4 0: need" in bench("--batch-sizes", "4", "0").err
+    assert "--device gpu: cannot be used" in bench("--device", "gpu").err
+    assert "vllm runs the side cot" in bench("--sides", "plain", engine="vllm").err
+    monkeypatch.setattr(bench_config.importlib.util, "find_spec", lambda name: None)
+    assert "needs vllm: pip install 'lm-eval[vllm]'" in bench(engine="vllm").err
+    blocked = write_bench(tmp_path / "file", side("plain", {"model": "hf"}, 1.0))
+    assert f"--output {blocked}/out: cannot be made" in bench(output=blocked / "out").err
+
+
+def test_a_task_without_documents_to_score_is_refused(monkeypatch):
+    no = SimpleNamespace(has_validation_docs=lambda: False, has_test_docs=lambda: False)
+    monkeypatch.setattr("dhrd_plugin.bench.queries.load_task", lambda *_: no)
+    with pytest.raises(DHRDError, match="Task made has no documents"):
+        load_queries("made", None, limit=None, include_path=None)
+
+
+@needs_shared_data
+@pytest.mark.parametrize("task", ["cb", "copa"])
+def test_shipped_twins_have_the_documents_of_their_tasks(task, monkeypatch):
+    from conftest import SHARED_DATA
+
+    from dhrd_plugin.checkpoint import TaskHead
+    from dhrd_plugin.decisions import load_decisions
+    from dhrd_plugin.harness import load_task
+
+    monkeypatch.chdir(SHARED_DATA)
+    made = load_decisions(load_task(task), "validation", limit=1)
+    head = TaskHead(made.formulation, made.choices, made.version, made.template_sha)
+    queries = load_queries(task, head, limit=5, include_path=None)
+    found = add_reasoning(queries, max_new_tokens=500, include_path=None)
+    assert (found.prompt, found.gen_kwargs) == (f"task {task}_cot", {})
+    for query in found.queries:
+        assert query.decision.context in query.reasoning.args[0]

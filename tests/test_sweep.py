@@ -1,0 +1,318 @@
+"""What a sweep tries, how it ranks what comes out, and what it keeps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from itertools import product
+
+import pytest
+
+from dhrd_plugin.checkpoint import StudentConfig
+from dhrd_plugin.errors import EXIT_FAILED, DHRDError
+from dhrd_plugin.significance import smallest_difference
+from distill.sweep.display import worth
+from distill.sweep.search import search
+from distill.sweep.space import Range, corners, describe, parse_values, searched
+from distill.sweep.study import independent_rows, run_sweep, run_trial
+from distill.sweep.trials import Sweep, Trial
+from distill.train import NotFiniteError
+
+# Space
+
+
+def test_lists_and_ranges_are_read_and_written_alike():
+    assert parse_values("0, 0.1,1") == (0, 0.1, 1)
+    assert parse_values("1e-4:2e-3") == Range(1e-4, 2e-3)
+    assert Range(1e-4, 2e-3).log and not Range(0, 1).log
+    space = {"alpha": (0.0, 0.1), "beta": (1.0,), "lr": Range(1e-4, 2e-3)}
+    assert describe(space) == {"alpha": "0,0.1", "beta": "1", "lr": "0.0001:0.002"}
+    assert searched(space) == ["alpha", "lr"]
+    assert [list(corner.values()) for corner in corners(space)] == [
+        [alpha, 1.0, lr] for alpha in (0.0, 0.1) for lr in (1e-4, 2e-3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "'' is no number"),
+        ("0.1,", "'' is no number"),
+        ("0.1,much", "'much' is no number"),
+        ("nan,1", "'nan' is no number"),
+        ("1:inf", "'inf' is no number"),
+        ("1,0.1,1.0", "a value is named twice"),
+        ("1:1", "LOW < HIGH"),
+        ("2e-3:1e-4", "LOW < HIGH"),
+        ("-1:1", "0 ≤ LOW"),
+        ("1:2:3", "a range is LOW:HIGH"),
+        ("0,1:2", "a range is LOW:HIGH"),
+    ],
+)
+def test_values_that_are_neither_list_nor_range(text, why):
+    with pytest.raises(argparse.ArgumentTypeError, match=why):
+        parse_values(text)
+
+
+# Search
+
+GRID = {"alpha": (0.0, 0.1, 1.0), "lr": (1e-4, 1e-3)}
+RANGES = {"alpha": Range(0, 1), "beta": (0.5, 1.0), "lr": Range(1e-4, 1e-2)}
+
+
+def asked(space, value=lambda params: params["alpha"], **options):
+    """The combinations in the order in which they are asked for."""
+    combinations = []
+
+    def evaluate(params):
+        combinations.append(params)
+        return value(params)
+
+    search(space, evaluate, **{"sampler": "grid", "trials": None, "seed": 0} | options)
+    return combinations
+
+
+def test_grid_has_every_combination_once_even_if_one_fails():
+    expected = sorted(product(*GRID.values()))
+    for value in (lambda params: params["alpha"], lambda _: math.nan):
+        assert sorted(tuple(params.values()) for params in asked(GRID, value)) == expected
+    assert asked(GRID, trials=4) == asked(GRID)[:4]
+    assert asked(GRID, trials=99) == asked(GRID)
+
+
+def tpe(trials, **options):
+    def value(params):
+        return math.nan if params["lr"] > 2e-3 else -abs(params["alpha"] - 0.5)
+
+    return asked(RANGES, value, sampler="tpe", trials=trials, **options)
+
+
+def test_tpe_stays_in_range_and_turns_away_from_failures():
+    combinations = tpe(30)
+    for params in combinations:
+        assert 0 <= params["alpha"] <= 1 and 1e-4 <= params["lr"] <= 1e-2
+        assert params["beta"] in (0.5, 1.0)
+    assert sum(params["lr"] > 2e-3 for params in combinations[15:]) < 6  # 14 if they do not count
+
+
+def test_tpe_repeats_itself():
+    assert tpe(12) == tpe(30)[:12]
+    assert tpe(12, seed=1) != tpe(12)
+
+
+def test_without_optuna_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(DHRDError, match=r"pip install 'dhrd\[sweep\]'"):
+        asked(GRID)
+
+
+# Trials
+
+
+def tried(number, score, nll=0.5, **params):
+    return Trial(number, params, score=score, nll=nll, scores=[score], nlls=[nll])
+
+
+def test_best_has_the_highest_score_and_of_equal_ones_the_highest_likelihood(tmp_path):
+    sweep = Sweep(tmp_path, {}, independent_rows=100)
+    failed = Trial(2, {"lr": 1.0}, failure="out of memory")
+    sweep.add(failed)
+    assert sweep.best is None
+    for trial in (tried(3, 0.8, 0.9), tried(4, 0.8, 0.4), tried(5, 0.8, 7.0), tried(6, 0.799, 0.1)):
+        sweep.add(trial)
+    assert [trial.number for trial in sweep.ranked] == [4, 3, 5, 6, 2]
+    assert sweep.best.number == 4
+    assert json.loads((tmp_path / "sweep.json").read_text())["best"] == 4
+    assert math.isnan(failed.value)
+
+
+def test_sweep_killed_while_it_was_begun_begins_again(tmp_path):
+    (tmp_path / "sweep.json.partial").write_text('{"sch')
+    Sweep(tmp_path, {}, independent_rows=100)
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
+def test_sweep_is_read_back_and_other_settings_are_refused(tmp_path):
+    folder = tmp_path / "sweep"
+    sweep = Sweep(folder, {"lr": "0.1,0.2", "seeds": 2}, independent_rows=10)
+    sweep.add(tried(0, 0.5, lr=0.1))
+    again = Sweep(folder, {"lr": "0.1,0.2", "seeds": 2}, independent_rows=10)
+    assert again.trials == sweep.trials != []
+    assert again.find({"lr": 0.1}) == sweep.trials[0] and again.find({"lr": 0.2}) is None
+    with pytest.raises(DHRDError, match=r"old → new\): lr 0\.1,0\.2 → 0\.1,0\.3, seeds 2 → 1"):
+        Sweep(folder, {"lr": "0.1,0.3", "seeds": 1}, independent_rows=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("holiday.jpg", "", "the folder holds other files"),
+        ("sweep.json", "{", "cannot be read"),
+        ("sweep.json", "[]", "cannot be read"),
+        ("sweep.json", '{"schema": "dhrd.sweep/1", "settings": {}}', "cannot be read"),
+        ("sweep.json", '{"schema": "dhrd.sweep/0"}', "schema is 'dhrd.sweep/0'"),
+    ],
+)
+def test_folder_of_other_origin_is_left_alone(tmp_path, name, content, why):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DHRDError, match=why):
+        Sweep(tmp_path, {}, independent_rows=10)
+    assert (tmp_path / name).read_text() == content
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_the_best_score_is_worth(tmp_path):
+    sweep = Sweep(tmp_path, {}, independent_rows=100)
+    smallest = smallest_difference(100)
+    for number, score in enumerate((0.9, 0.9 - smallest / 2, 0.9 - 2 * smallest)):
+        sweep.add(tried(number, score, alpha=number / 10))
+    text = worth(sweep, sweep.best)
+    assert (
+        text.startswith("Trial 0 (--alpha 0) has the best dev score of 3") and "optimistic" in text
+    )
+    assert f"100 dev rows show differences from {100 * smallest:.1f} points" in text
+    assert "1 of the other 2 lie closer" in text
+    assert "cannot show any difference" in worth(
+        Sweep(tmp_path / "3", {}, independent_rows=3), tried(0, 1.0)
+    )
+
+
+# Study
+
+
+def scripted(score, failures=None):
+    """Stands in for `train`: writes the log, returns the student that `score` (of a run) makes."""
+
+    def train(run):
+        if failures and (error := failures(run)):
+            raise error
+        run.output.mkdir(parents=True)
+        (run.output / "train_log.jsonl").write_text('{"tokens": 30}\n{"tokens": 12}\n')
+        return StudentConfig(
+            base_model="smollm2",
+            adapter=True,
+            head="mlp",
+            dtype="float32",
+            max_length=64,
+            tasks={},
+            training={"dev": {"score": score(run), "nll": 0.5}, "wall_seconds": 1.5},
+        )
+
+    return train
+
+
+def test_trial_is_the_mean_over_its_seeds(distill_config, tmp_path):
+    runs = [distill_config(tmp_path / f"seed-{seed}", seed=seed) for seed in (0, 1, 2)]
+    trial = run_trial(7, {"lr": 0.1}, runs, scripted(lambda run: (0.5, 0.6, 0.8)[run.seed]))
+    assert trial.score == pytest.approx(1.9 / 3) and trial.scores == [0.5, 0.6, 0.8]
+    assert trial.half_width == pytest.approx(0.3795, abs=1e-4)  # t(2) = 4.303, s = 0.1528
+    assert (trial.tokens, trial.wall_seconds, trial.nll) == (3 * 42, 4.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            NotFiniteError("Step 3 is not finite\nLower --lr", exit_code=EXIT_FAILED),
+            "Step 3 is not",
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "out of memory: CUDA"),
+    ],
+)
+def test_settings_that_cannot_be_trained_with_make_a_failed_trial(
+    distill_config, tmp_path, error, reason
+):
+    runs = [distill_config(tmp_path / f"seed-{seed}", seed=seed) for seed in (0, 1, 2)]
+    train = scripted(lambda _: 0.5, lambda run: error if run.seed == 1 else None)
+    trial = run_trial(0, {"lr": 0.1}, runs, train)
+    assert trial.failure.startswith(f"seed 1: {reason}") and "\n" not in trial.failure
+    assert trial.score is None and trial.scores == []
+    assert not (tmp_path / "seed-2").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [DHRDError("Cannot write", exit_code=EXIT_FAILED), RuntimeError("shapes differ")]
+)
+def test_anything_else_ends_the_sweep(distill_config, tmp_path, error):
+    with pytest.raises(type(error), match=str(error)):
+        run_trial(0, {}, [distill_config(tmp_path)], scripted(lambda _: 0.5, lambda _: error))
+
+
+def test_more_trials_go_on_where_a_tpe_sweep_stopped(distill_config, tmp_path):
+    """As if it had had them from the start; what is known is not trained again."""
+
+    def run(folder, trials):
+        trained = []
+        sweep = run_sweep(
+            distill_config(tmp_path / folder),
+            {"alpha": (0.0, 1.0), "lr": Range(1e-4, 1e-2)},
+            seeds=1,
+            sampler="tpe",
+            trials=trials,
+            train=scripted(lambda run: trained.append(run) or -abs(math.log(run.lr / 2e-3))),
+        )
+        return len(trained), sweep.trials
+
+    assert run("parts", 5)[0] == 5
+    n_trained, in_parts = run("parts", 14)
+    assert n_trained == 9
+    assert run("whole", 14) == (14, in_parts)
+
+
+def test_repeated_combination_is_trained_once(distill_config, tmp_path):
+    sweep = run_sweep(
+        distill_config(tmp_path / "sweep"),
+        {"alpha": (0.0, 1.0), "beta": (1.0,)},
+        seeds=1,
+        sampler="tpe",
+        trials=12,
+        train=scripted(lambda run: run.alpha),
+    )
+    assert sorted(trial.params["alpha"] for trial in sweep.trials) == [0, 1]
+    assert sorted(path.name for path in sweep.folder.iterdir()) == [
+        "sweep.json",
+        "trial-0",
+        "trial-1",
+    ]
+
+
+def test_other_rows_or_records_are_another_sweep(distill_config, tmp_path):
+    def run(**changes):
+        return run_sweep(
+            distill_config(tmp_path / "sweep", **changes),
+            {"lr": (1e-3, 1e-2)},
+            seeds=1,
+            sampler="grid",
+            trials=1,
+            train=scripted(lambda _: 0.5),
+        )
+
+    run()
+    records = (distill_config(tmp_path).rationales[0]).read_text().splitlines(keepends=True)
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(records[1:]))
+    with pytest.raises(DHRDError, match=r"old → new\): data \w+ → \w+, rationales \w+ → \w+\."):
+        run(rationales=(fewer,))
+    with pytest.raises(DHRDError, match=r"dev-rows 4 → 5"):
+        run(dev_rows=5)
+
+
+def test_dev_rows_of_one_passage_count_once_and_the_smallest_task_most():
+    from types import SimpleNamespace
+
+    def data(**docs):
+        rows = [(task, doc) for task, of_task in docs.items() for doc in of_task]
+        return SimpleNamespace(
+            tasks=docs,
+            dev=[SimpleNamespace(task=task) for task, _ in rows],
+            dev_docs=[doc for _, doc in rows],
+        )
+
+    plain = [{"text": "a"}] * 30
+    passages = [{"idx": {"passage": i // 3, "answer": i}} for i in range(30)]
+    assert independent_rows(data(cb=plain)) == 30
+    assert independent_rows(data(multirc=passages)) == 10
+    assert independent_rows(data(a=plain, b=plain)) == 60
+    assert independent_rows(data(cb=plain, multirc=passages)) == 30  # 4 / (1/30 + 1/10)
