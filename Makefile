@@ -42,7 +42,9 @@ demo: setup
 	$(SCORE) --model_args pretrained=$(DEMO)/pooled --output_path $(DEMO)/results
 	$(SCORE) --model_args pretrained=$(DEMO)/dhrd --output_path $(DEMO)/results
 	@echo "== 5. Report"
-	$(BIN)/dhrd-report $(DEMO)/results --baseline pooled
+	$(BIN)/dhrd-report $(DEMO)/results --baseline pooled --html $(DEMO)/report.html \
+		--train-log $(DEMO)/pooled $(DEMO)/dhrd
+	@echo "The report as a page, with pictures: $(DEMO)/report.html"
 
 # One thread a process: most tests start small models or other processes.
 test: check

@@ -59,11 +59,18 @@ def bootstrap(statistic: Callable[[NDArray[Any]], NDArray[np.float64]], n: int) 
 
 def document_interval(sums: ClusterSums) -> Interval:
     """Interval of one run's score: Wilson for independent yes/no outcomes, else a percentile
-    bootstrap over clusters."""
+    bootstrap over clusters.
+
+    Where nothing or everything is right, all draws are equal and the bootstrap claims certainty:
+    then Wilson's, as if each cluster were one yes/no outcome. No score between 0 and 1 varies more
+    than these, so that it errs on the wide side.
+    """
     n = len(sums.numerators)
-    if sums.is_binomial:
-        successes = int(sums.numerators.sum())
-        found = distributions.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    value = float(sums.value(np.ones((1, n)))[0])
+    if sums.is_binomial or math.isclose(value, round(value), abs_tol=1e-9):
+        found = distributions.binomtest(round(value * n), n).proportion_ci(
+            CONFIDENCE, method="wilson"
+        )
         return Interval(float(found.low), float(found.high), "wilson")
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(bootstrap(sums.value, n), [tail, 1 - tail])

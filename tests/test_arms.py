@@ -99,3 +99,13 @@ def test_an_unknown_or_ambiguous_baseline_lists_the_rows(tmp_path, asked, says):
     with pytest.raises(DHRDError, match=says) as error:
         rows(tmp_path, baseline=asked)
     assert DHRD in str(error.value) and POOLED in str(error.value)
+
+
+def test_prompts_with_and_without_examples_are_no_seeds_even_under_one_name(tmp_path):
+    for shots in (0, 5):
+        made = accuracy_task([1, 0])
+        made["config"]["num_fewshot"] = shots
+        write_results(tmp_path / str(shots), {"copa": made}, config=HF)
+    for argument in (tmp_path, f"name={tmp_path}"):
+        with pytest.raises(DHRDError, match="with 5 examples in the prompt would share"):
+            rows(argument)

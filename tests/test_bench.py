@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import socket
 import statistics
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,10 +20,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dhrd_plugin.bench import config as bench_config
 from dhrd_plugin.bench import cot, one_side
+from dhrd_plugin.bench.checks import check_reachable, output_file
 from dhrd_plugin.bench.cli import main
 from dhrd_plugin.bench.plain import classify, load_plain
 from dhrd_plugin.bench.queries import add_reasoning, load_queries
-from dhrd_plugin.bench.sides import Plain, Pooled
+from dhrd_plugin.bench.sides import Plain, Pooled, student_precision
 from dhrd_plugin.checkpoint import load_student
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.report.benches import load_benches
@@ -183,6 +186,26 @@ def test_a_server_is_measured_by_requests_in_flight(bench, serve, monkeypatch, c
     assert body["stop"] == ["\nReasoning:"]
 
 
+def test_what_does_not_speak_http_is_no_server():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet():
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"SSH-2.0-some\r\n")
+
+        threading.Thread(target=greet).start()
+        with pytest.raises(DHRDError, match=r"no server answers at .*SSH-2.0"):
+            check_reachable(f"http://127.0.0.1:{other.getsockname()[1]}/v1")
+    with pytest.raises(DHRDError, match=r"no server answers at .*nonnumeric port"):
+        check_reachable("http://127.0.0.1:80a/v1")
+
+
+def test_two_benches_in_a_second_are_two_files(tmp_path):
+    assert output_file(tmp_path, 1e9 + 0.25) != output_file(tmp_path, 1e9 + 0.5)
+
+
 def test_requests_are_in_flight_together(serve, reasoning):  # noqa: F811
     server = serve(lambda call: completion("Wet."))
     server.gate = threading.Barrier(3)  # nobody is answered before three have asked
@@ -209,6 +232,13 @@ def test_written_tokens_are_counted_up_to_each_end(student, reasoning, monkeypat
     side.answer(reasoning[:3], 3)
     read = sum(len(query.reasoning.args[0].encode()) for query in reasoning[:3])
     assert side.tokens(reasoning[:3]) == (read, 2 + 1 + 4)
+
+
+def test_whole_models_are_kept_in_float32(student):
+    member = find_students(str(student)).members[0]
+    for adapter, weights in ((True, "bfloat16"), (False, "float32")):
+        config = replace(member.config, adapter=adapter, dtype="bfloat16")
+        assert student_precision(replace(member, config=config)) == weights
 
 
 def test_vllm_gets_the_merged_student_and_all_documents(student, reasoning, monkeypatch):

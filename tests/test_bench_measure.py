@@ -99,6 +99,16 @@ def test_a_single_hiccup_does_not_end_the_search(run):
     assert [trial["queries_per_second"] for trial in record["search"]] == [2.0, 4.0, 8.0]
 
 
+def test_what_a_size_pays_once_does_not_count_against_it(run):
+    class Cold(Clockwork):
+        def answer(self, queries, parallel):
+            first = (len(queries), parallel) not in self.asked
+            self.now += 0.7 if parallel == 4 and first else 0  # seems hardly slower than 1
+            super().answer(queries, parallel)
+
+    assert run(Cold({1: 0.5, 4: 0.35}), sizes=(1, 4))[0]["batch_size"] == 4
+
+
 def test_sizes_above_the_number_of_documents_are_not_tried(run):
     record, _ = run(Clockwork({1: 0.5, 4: 0.25, 16: 0.2}), n=3)
     assert [trial["size"] for trial in record["search"]] == [1, 4]

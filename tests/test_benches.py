@@ -144,6 +144,17 @@ def test_terminal_table_fits_80_columns_and_says_what_was_measured(whole):
     assert "Some CPU, cores: 2, threads: 2; float32; torch 2.13.0, lm_eval 0.4.13." in said
 
 
+def test_what_did_not_run_to_its_end_says_only_that(tmp_path):
+    cut = side("pooled", DHRD, 400.0, problem="interrupted")
+    unmeasured = {"queries_per_second": None, "concurrency": None, "seconds": []}
+    failed = side("cot", DHRD, 1.0, engine="openai", problem="404", precision="bfloat16")
+    path = write_bench(tmp_path / "bench_1.json", cut, failed | unmeasured)
+    notes = throughput_tables(load_benches([path]))[0].notes
+    assert "pooled head: interrupted after 2 timed runs" in notes
+    assert [note for note in notes if note.startswith("CoT")] == ["CoT: 404"]
+    assert "threads: 2; pooled head in float32, CoT in bfloat16; torch" in notes[-1]
+
+
 def test_what_serves_by_itself_and_a_best_size_at_the_end_are_told(tmp_path):
     served = side("cot", {"model": "vllm"}, 40.0, engine="vllm", concurrency=99, batch_size=None)
     largest = side("pooled", DHRD, 400.0, batch_size=16, documents=99)

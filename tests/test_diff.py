@@ -21,6 +21,7 @@ from scipy.stats import binomtest
 
 from dhrd_plugin.decisions import build_decision
 from dhrd_plugin.errors import DHRDError
+from dhrd_plugin.report import visible
 from dhrd_plugin.report.diff import documents
 from dhrd_plugin.report.diff.comparison import Tally, TaskComparison, compare, load_model
 from dhrd_plugin.report.diff.view import View, make_view
@@ -336,5 +337,5 @@ def test_kinds_and_limit_choose_what_is_shown(tmp_path):
 
 
 def test_examples_in_docstrings_are_true():
-    result = doctest.testmod(documents)
+    result = doctest.testmod(visible)
     assert result.attempted and not result.failed

@@ -44,6 +44,24 @@ def test_onnx_of_an_mlp_head_on_batches_of_any_size(student, made_tasks, tmp_pat
         np.testing.assert_allclose(probs, expected[start:stop], atol=1e-5)
 
 
+@needs_onnx
+def test_graph_of_one_size_is_refused(tmp_path):
+    from onnx import TensorProto, helper, save
+
+    ids, logits = (
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", 8])
+        for name in ("input_ids", "logits")
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["input_ids"], ["logits"])], "fixed", [ids], [logits]
+    )
+    opset = helper.make_opsetid("", 18)
+    model = helper.make_model(graph, ir_version=10, opset_imports=[opset])
+    save(model, tmp_path / onnx_graph.GRAPH_FILE)
+    with pytest.raises(DHRDError, match=r"inputs of \['batch', 8\] and no others"):
+        onnx_graph.open_session(tmp_path)
+
+
 def test_onnx_refusals(student, monkeypatch, tmp_path, capsys):
     argv = [str(student), "--to", "onnx", "--task", "scenes", "--output", str(tmp_path / "out")]
     monkeypatch.setattr(onnx_graph, "NEEDED", ("onnx_of_the_future",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,30 @@ def test_a_second_evaluation_is_noted_once(tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.err.count("note: 2 result(s) left out") == 1
     assert "n=6" in captured.out
+
+
+def test_files_are_written_whoever_reads_the_table(results, tmp_path):
+    file = tmp_path / "table.csv"
+    code = "import sys; from dhrd_plugin.report.cli import main; sys.exit(main(sys.argv[1:]))"
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does, sooner or later
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(results), "--csv", str(file)],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert file.is_file() and "Traceback" not in done.stderr
+
+
+def test_pictures_and_page_take_any_name(results, tmp_path, capsys):
+    """Control characters are no XML, and dollars are no mathematics."""
+    name = "a $\\frac$ <b> \x01\x1b[31m _x_"
+    outputs = ["--html", str(tmp_path / "page.html"), "--plots", str(tmp_path / "pictures")]
+    assert main([f"{name}={results / 'hf'}", *outputs]) == 0
+    assert "a $\\frac$ &lt;b&gt; ␁␛[31m _x_" in (tmp_path / "page.html").read_text("utf-8")
+    assert (tmp_path / "pictures" / "tasks.png").is_file()
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,12 @@ def test_latex_escapes_whatever_has_a_meaning(nasty):
     assert {line.count(" & ") for line in text.splitlines() if line.endswith(r" \\")} == {1}
 
 
+def test_latex_takes_no_name_for_an_argument_of_the_row_above(tmp_path):
+    write_results(tmp_path, {"copa": accuracy_task([1, 0])}, config={"model": "hf"})
+    text = latex(rows(f"[v2]={tmp_path}", f"*={tmp_path}")[0])
+    assert "\n{}[v2] & 50.0" in text and "\n{}* & 50.0" in text
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(summary, nasty, tmp_path):
     bodies = [latex(summary), latex(nasty)]

@@ -163,6 +163,24 @@ def test_the_newest_evaluation_of_a_model_on_a_task_counts(tmp_path):
     assert sum(len(run.scores) for run in drop_superseded(runs)) == 2
 
 
+@pytest.mark.parametrize("value", [27.3, float("nan"), "N/A"])
+def test_what_is_no_fraction_is_not_read_as_one(tmp_path, value):
+    """BLEU is in points already."""
+    made = accuracy_task([1, 0])
+    made["results"]["bleu,none"] = value
+    made["higher_is_better"]["bleu"] = True
+    write_results(tmp_path, {"copa": made}, config=HF)
+    assert list(load_runs([str(tmp_path)])[0].scores[0].metrics) == ["acc"]
+
+
+@pytest.mark.parametrize(
+    "given, name", [("x" * 300, "x" * 300), ("\x1b[31mred\x01\n\udcffnew", "␛[31mred␁ \ufffdnew")]
+)
+def test_any_text_can_be_a_name_and_is_shown_on_one_line(tmp_path, given, name):
+    write_results(tmp_path, {"copa": accuracy_task([1])}, config=HF)
+    assert load_runs([f"{given}={tmp_path}"])[0].name == name
+
+
 def break_json(path):
     path.write_text(path.read_text()[:50])
 
@@ -184,6 +202,10 @@ def predict_only(path):
     path.write_text(json.dumps(content))
 
 
+def drop_config(path):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": None}))
+
+
 def remove_samples(path):
     next(path.parent.glob("samples_*")).unlink()
 
@@ -198,16 +220,24 @@ def tear_samples(path):
     samples.write_text(samples.read_text()[:-20])
 
 
+def shorten_one_filter(path):
+    samples = next(path.parent.glob("samples_*"))
+    lines = samples.read_text().splitlines(keepends=True)
+    samples.write_text("".join([*lines[:-1], lines[-1].replace('"none"', '"other"')]))
+
+
 @pytest.mark.parametrize(
     "damage, says",
     [
         (break_json, "cannot be read as JSON"),
         (break_structure, "lacks configs, config"),
         (drop_size, "do not all cover the task 'copa'"),
+        (drop_config, "not as lm-evaluation-harness writes it"),
         (predict_only, "copa has no scores, as --predict_only leaves it"),
         (remove_samples, "--log_samples"),
         (shorten_samples, "holds 2 documents, but"),
         (tear_samples, r"jsonl:3: not a sample"),
+        (shorten_one_filter, "document 2 has no acc"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, damage, says):

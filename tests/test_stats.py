@@ -103,3 +103,15 @@ def test_degrees_of_freedom_are_those_of_the_documents_that_change():
     spread = mean_sums(np.linspace(0, 1, 50), range(50))
     assert stats.document_error([spread], [mean_sums(theirs, range(50))]).df == 49
     assert stats.document_error([spread], [spread]) == stats.ErrorTerm(0.0, 49)
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_all_wrong_or_all_right_is_no_certainty_whatever_the_metric(right):
+    """A bootstrap has nothing to draw from: macro-F1, and answers to shared questions."""
+    golds = ["0", "1", "2"] * 4
+    preds = golds if right else ["1", "2", "0"] * 4
+    f1, shared = f1_sums(golds, preds, ["0", "1", "2"], range(12)), [0, 0, *range(1, 12)]
+    expected = distributions.binomtest(12 * right, 12).proportion_ci(method="wilson")
+    for sums in (f1, mean_sums([right] * 13, shared)):
+        found = stats.document_interval(sums)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high))

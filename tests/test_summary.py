@@ -245,3 +245,27 @@ def test_a_metric_that_cannot_be_recomputed_has_no_interval(tmp_path):
         *[None] * 3,
     )
     assert not difference.significant
+
+
+def test_a_dataset_counts_once_in_the_average(tmp_path):
+    """Its task that most rows have done."""
+    tasks = {
+        "paper_copa": accuracy_task([0, 0]),
+        "copa": accuracy_task([1, 1]),
+        "wsc": accuracy_task([1, 0], "wsc.fixed"),
+        "wsc_old": accuracy_task([0, 0], "wsc"),
+    }
+    write_results(tmp_path / "a", tasks, config=HF)
+    del tasks["paper_copa"], tasks["wsc_old"]
+    write_results(tmp_path / "b", tasks, config={"model": "dummy"})
+    summary, by_name = rows(tmp_path)
+    assert summary.average_over == ["copa", "wsc"]
+    assert [row.average.value for row in by_name.values()] == [75, 75]
+
+
+def test_equal_answers_give_no_interval_of_no_width(tmp_path):
+    for name in "ab":
+        made = {"cb": cb_task([0, 1, 2, 0], [0, 1, 1, 0])}
+        write_results(tmp_path / name, made, config={"model": name})
+    difference = rows(tmp_path, baseline="a")[1]["b"].cells["cb"].differences["f1"]
+    assert (difference.value, difference.low, difference.p_value) == (0, None, 1)

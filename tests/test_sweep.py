@@ -7,17 +7,18 @@ import json
 import math
 import sys
 from itertools import product
+from pathlib import Path
 
 import pytest
+from scripted_training import scripted
 
-from dhrd_plugin.checkpoint import StudentConfig
 from dhrd_plugin.errors import EXIT_FAILED, DHRDError
 from dhrd_plugin.significance import smallest_difference
 from distill.sweep.display import worth
-from distill.sweep.search import search
+from distill.sweep.search import most_combinations, search
 from distill.sweep.space import Range, corners, describe, parse_values, searched
 from distill.sweep.study import independent_rows, run_sweep, run_trial
-from distill.sweep.trials import Sweep, Trial
+from distill.sweep.trials import Sweep, Trial, alone_in
 from distill.train import NotFiniteError
 
 # Space
@@ -82,6 +83,21 @@ def test_grid_has_every_combination_once_even_if_one_fails():
     assert asked(GRID, trials=99) == asked(GRID)
 
 
+@pytest.mark.parametrize(
+    ("space", "sampler", "trials", "number"),
+    [
+        (GRID, "grid", None, 6),
+        (GRID, "grid", 4, 4),
+        (GRID, "tpe", None, 6),
+        (GRID, "tpe", 99, 6),
+        (RANGES, "tpe", None, 20),
+        (RANGES, "tpe", 30, 30),
+    ],
+)
+def test_most_combinations(space, sampler, trials, number):
+    assert most_combinations(space, sampler=sampler, trials=trials) == number
+
+
 def tpe(trials, **options):
     def value(params):
         return math.nan if params["lr"] > 2e-3 else -abs(params["alpha"] - 0.5)
@@ -136,6 +152,7 @@ def test_sweep_killed_while_it_was_begun_begins_again(tmp_path):
 
 def test_sweep_is_read_back_and_other_settings_are_refused(tmp_path):
     folder = tmp_path / "sweep"
+    folder.mkdir()
     sweep = Sweep(folder, {"lr": "0.1,0.2", "seeds": 2}, independent_rows=10)
     sweep.add(tried(0, 0.5, lr=0.1))
     again = Sweep(folder, {"lr": "0.1,0.2", "seeds": 2}, independent_rows=10)
@@ -151,6 +168,8 @@ def test_sweep_is_read_back_and_other_settings_are_refused(tmp_path):
         ("holiday.jpg", "", "the folder holds other files"),
         ("sweep.json", "{", "cannot be read"),
         ("sweep.json", "[]", "cannot be read"),
+        ("sweep.json", '{"method": "bayes"}', "cannot be read"),
+        ("sweep.json", '{"schema": "dhrd.sweep/1", "settings": [1], "trials": []}', "cannot be"),
         ("sweep.json", '{"schema": "dhrd.sweep/1", "settings": {}}', "cannot be read"),
         ("sweep.json", '{"schema": "dhrd.sweep/0"}', "schema is 'dhrd.sweep/0'"),
     ],
@@ -161,6 +180,27 @@ def test_folder_of_other_origin_is_left_alone(tmp_path, name, content, why):
         Sweep(tmp_path, {}, independent_rows=10)
     assert (tmp_path / name).read_text() == content
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_process_that_does_not_write_begins_beside_one_that_does(tmp_path, monkeypatch):
+    """Whatever the other has got to: here it begins just after this one has looked."""
+    monkeypatch.setattr(Path, "is_file", lambda path: False)
+    Sweep(tmp_path, {}, independent_rows=10)
+    assert Sweep(tmp_path, {}, independent_rows=10, write=False).trials == []
+
+
+def test_two_sweeps_at_a_time_in_one_folder_are_refused(tmp_path):
+    folder = tmp_path / "new" / "sweep"
+    with alone_in(folder), pytest.raises(DHRDError, match="another sweep is at work"):
+        alone_in(folder).__enter__()
+    with alone_in(folder):  # free again
+        pass
+
+
+def test_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "sweep").touch()
+    with pytest.raises(DHRDError, match="cannot write there"):
+        alone_in(tmp_path / "sweep").__enter__()
 
 
 def test_what_the_best_score_is_worth(tmp_path):
@@ -174,33 +214,13 @@ def test_what_the_best_score_is_worth(tmp_path):
     )
     assert f"100 dev rows show differences from {100 * smallest:.1f} points" in text
     assert "1 of the other 2 lie closer" in text
+    (tmp_path / "3").mkdir()
     assert "cannot show any difference" in worth(
         Sweep(tmp_path / "3", {}, independent_rows=3), tried(0, 1.0)
     )
 
 
 # Study
-
-
-def scripted(score, failures=None):
-    """Stands in for `train`: writes the log, returns the student that `score` (of a run) makes."""
-
-    def train(run):
-        if failures and (error := failures(run)):
-            raise error
-        run.output.mkdir(parents=True)
-        (run.output / "train_log.jsonl").write_text('{"tokens": 30}\n{"tokens": 12}\n')
-        return StudentConfig(
-            base_model="smollm2",
-            adapter=True,
-            head="mlp",
-            dtype="float32",
-            max_length=64,
-            tasks={},
-            training={"dev": {"score": score(run), "nll": 0.5}, "wall_seconds": 1.5},
-        )
-
-    return train
 
 
 def test_trial_is_the_mean_over_its_seeds(distill_config, tmp_path):
@@ -259,6 +279,22 @@ def test_more_trials_go_on_where_a_tpe_sweep_stopped(distill_config, tmp_path):
     n_trained, in_parts = run("parts", 14)
     assert n_trained == 9
     assert run("whole", 14) == (14, in_parts)
+
+
+def test_folder_is_held_while_students_are_trained(distill_config, tmp_path):
+    def train(run):
+        with alone_in(run.output.parent):
+            raise AssertionError("held by nobody")
+
+    with pytest.raises(DHRDError, match="another sweep is at work"):
+        run_sweep(
+            distill_config(tmp_path / "sweep"),
+            {"lr": (1e-3, 1e-2)},
+            seeds=1,
+            sampler="grid",
+            trials=None,
+            train=train,
+        )
 
 
 def test_repeated_combination_is_trained_once(distill_config, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPO, read_log, weights
+from scripted_training import scripted
 
 from dhrd_plugin.checkpoint import read_student_config
 from dhrd_plugin.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
@@ -19,6 +20,7 @@ from distill.cli import main
 from distill.config import DistillConfig
 from distill.flags import FIELD_OF_FLAG
 from distill.sweep.cli import build_parser
+from distill.train import NotFiniteError
 
 
 @pytest.fixture
@@ -43,6 +45,17 @@ def sweep(flags, capsys):
     return command
 
 
+@pytest.fixture
+def training(monkeypatch):
+    """Puts a stand-in for training into the command; takes what `scripted` does."""
+
+    def replace(*script):
+        train = scripted(*script)
+        monkeypatch.setattr("distill.train.train", lambda run, report: train(run))
+
+    return replace
+
+
 def results(folder="dhrd-sweep"):
     """sweep.json without what a clock says."""
     content = json.loads(Path(folder, "sweep.json").read_text())
@@ -55,8 +68,9 @@ def results(folder="dhrd-sweep"):
 
 
 def test_grid_is_trained_ranked_and_drawn(sweep):
-    code, text = sweep("--alpha 0,1 --beta 0.5,1 --lr 1e-2 --train-best")
+    code, text = sweep("--alpha 0,1 --beta 1 --lr 1e-2 --train-best")
     assert code == EXIT_OK
+    assert "At most 2 students in all" in text
     content = results()
     for trial in content["trials"]:
         student = read_student_config(f"dhrd-sweep/trial-{trial['number']}")
@@ -70,13 +84,21 @@ def test_grid_is_trained_ranked_and_drawn(sweep):
     assert f"Trial {content['best']} (--alpha" in text and "8 dev rows show differences" in text
     for kind in ("svg", "png"):
         assert Path(f"dhrd-sweep/alpha-beta.{kind}").stat().st_size > 1000
-    best = read_student_config("dhrd-sweep/best").training
+    best = read_student_config(f"dhrd-sweep/best-{content['best']}").training
     assert {n: best[n] for n in ranking[0]["params"]} == ranking[0]["params"]
     assert best["seed"] == 1
     before = {p: p.stat().st_mtime_ns for p in Path("dhrd-sweep").rglob("*.safetensors")}
-    assert len(before) == 2 * 5
-    assert sweep("--alpha 0,1 --beta 0.5,1 --lr 1e-2 --train-best")[0] == EXIT_OK
+    assert len(before) == 2 * 3
+    assert sweep("--alpha 0,1 --beta 1 --lr 1e-2 --train-best")[0] == EXIT_OK
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_more_trials_may_find_another_best_one_to_train(sweep, training):
+    training(lambda run: -1 if run.output.name == "trial-0" else 1)
+    code, text = sweep("--lr 1e-2,2e-2 --trials 1 --train-best --output [/lr]")
+    assert code == EXIT_OK and "[/lr]/best-0: dev score 1.000" in text
+    code, text = sweep("--lr 1e-2,2e-2 --train-best --output [/lr]")
+    assert code == EXIT_OK and "[/lr]/best-1: dev score 1.000" in text
 
 
 def test_failed_trials_are_told_with_their_reason_and_the_rest_goes_on(sweep):
@@ -89,8 +111,9 @@ def test_failed_trials_are_told_with_their_reason_and_the_rest_goes_on(sweep):
     assert "mean score" in text and " ".join(f"{score:.3f}" for score in trained["scores"]) in text
 
 
-def test_sweep_without_any_result_fails(sweep):
-    code, text = sweep("--lr 1e30,1e31 --warmup-steps 0")
+def test_sweep_without_any_result_fails(sweep, training):
+    training(None, lambda _: NotFiniteError("Step 3 is not finite", exit_code=EXIT_FAILED))
+    code, text = sweep("--lr 1e30,1e31 --train-best")
     assert code == EXIT_FAILED
     assert "Every trial failed" in text and "Traceback" not in text
 
@@ -105,7 +128,7 @@ def test_killed_sweep_ends_like_one_that_was_not(flags, sweep):
         "TrainingDisplay.update = wait\n"
         "main(sys.argv[1:])\n"
     )
-    searched = ["--alpha", "0.1,1", "--lr", "1e-2,2e-2", "--trials", "3"]
+    searched = ["--lr", "1e-2,2e-2"]
     with subprocess.Popen(
         [sys.executable, "-c", script, *flags, *searched],
         env=os.environ | {"PYTHONPATH": str(REPO)},
@@ -114,6 +137,7 @@ def test_killed_sweep_ends_like_one_that_was_not(flags, sweep):
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
+        assert sweep(" ".join([*searched, "--output", "whole"]))[0] == EXIT_OK  # as that starts
         assert process.stdout.readline().strip() == "here"
         process.kill()
     assert process.returncode == -signal.SIGKILL
@@ -125,7 +149,6 @@ def test_killed_sweep_ends_like_one_that_was_not(flags, sweep):
     assert code == EXIT_OK and "trial-0:" not in text
     assert Path("dhrd-sweep/trial-0/dhrd.json").stat().st_mtime_ns == first
     assert [entry["step"] for entry in read_log("dhrd-sweep/trial-1")] == [1, 2, 3, 4]
-    assert sweep(" ".join([*searched, "--output", "whole"]))[0] == EXIT_OK
     assert results() == results("whole")
     assert weights(Path("dhrd-sweep/trial-1")) == weights(Path("whole/trial-1"))
 
@@ -141,16 +164,18 @@ def test_interrupted_sweep_says_how_to_go_on(sweep, monkeypatch):
     assert results()["trials"] == []
 
 
-def test_other_values_in_the_same_folder_are_refused(sweep):
+def test_other_values_in_the_same_folder_are_refused(sweep, training):
+    training(lambda _: 0.5)
     assert sweep("--lr 1e-2,2e-2 --trials 1")[0] == EXIT_OK
     code, text = sweep("--lr 1e-2,3e-2 --trials 1 --head linear")
     assert code == EXIT_BAD_INPUT
     assert "lr 0.01,0.02 → 0.01,0.03" in text and "head mlp → linear" in text
 
 
-def test_sweep_needs_no_matplotlib(sweep, monkeypatch):
+def test_sweep_needs_no_matplotlib(sweep, training, monkeypatch):
+    training(lambda _: 0.5)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    code, text = sweep("--alpha 0,1 --beta 1 --max-steps 1")
+    code, text = sweep("--alpha 0,1 --beta 1")
     assert code == EXIT_OK
     assert "No heat map" in text and "pip install 'dhrd[plots]'" in text
     assert not list(Path("dhrd-sweep").glob("alpha-beta.*"))

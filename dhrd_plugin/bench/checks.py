@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -49,10 +50,10 @@ def check_reachable(base_url: str) -> None:
         urlopen(url, timeout=REACH_TIMEOUT).close()
     except HTTPError:
         return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:  # the last: not HTTP, no such port
         raise DHRDError(
-            f"--base-url {base_url}: no server answers at {url} ({error}). Start it first; the "
-            "address goes up to /v1, as in http://localhost:8000/v1."
+            f"--base-url {base_url}: no server answers at {url} ({str(error).strip()}). Start it "
+            "first; the address goes up to /v1, as in http://localhost:8000/v1."
         ) from None
 
 
@@ -62,7 +63,7 @@ def output_file(output: Path, date: float) -> Path:
     Raises:
         DHRDError: the folder cannot be made or written to.
     """
-    stamp = datetime.fromtimestamp(date).strftime("%Y-%m-%dT%H-%M-%S")
+    stamp = datetime.fromtimestamp(date).strftime("%Y-%m-%dT%H-%M-%S.%f")
     path = output if output.suffix == ".json" else output / f"bench_{stamp}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -112,7 +112,7 @@ def _search(
         yield Step("search", n, len(sizes), size)
         try:
             reached, best = rate(size), max(rates.values(), default=0)
-            if reached < CLEARLY_SLOWER * best:
+            if reached < best:  # the first time at a size may pay for memory and kernels
                 reached = max(reached, rate(size))
             tried[size] = rates[size] = reached
         except Exception as error:

@@ -11,9 +11,12 @@ PROCESS = Path("/proc/self")  # Linux; elsewhere the peak cannot be reset
 
 
 class PeakMemory:
-    """From its making on, so that loading and larger batches before do not count."""
+    """From its making on, so that loading and larger batches before do not count.
 
-    def __init__(self, device: str) -> None:
+    (`ru_maxrss` would count them: it cannot be reset, and a child process inherits its parent's.)
+    """
+
+    def __init__(self, device: str | torch.device) -> None:
         self._device = torch.device(device)
         self._known = True
         if self._device.type == "cuda":

@@ -118,4 +118,4 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all."""
     staging = path.with_name(path.name + ".partial")
     staging.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    staging.rename(path)
+    staging.replace(path)

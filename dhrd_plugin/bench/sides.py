@@ -179,4 +179,7 @@ def _backbone_config(model: str, student: Student) -> dict[str, Any]:
 
 
 def student_precision(student: Student) -> str:
-    return f"4 bits, {student.config.dtype}" if student.config.quantized else student.config.dtype
+    config = student.config
+    if not config.adapter:
+        return "float32"  # whole models are kept in it, whatever they compute in
+    return f"4 bits, {config.dtype}" if config.quantized else config.dtype

@@ -61,11 +61,17 @@ def fold(runs: Sequence[Run]) -> Arms:
 
 
 def _check_same_setting(arm: Arm, run: Run, score: TaskScore) -> None:
+    shots = arm.scores[0].num_fewshot
+    if score.num_fewshot != shots:
+        raise DHRDError(
+            f"{run.path}: {score.task} with {score.num_fewshot} examples in the prompt would share "
+            f"the row {run.name!r} with {arm.runs[0].path}, which has {shots}.\n"
+            "Name them apart: NAME=PATH, or leave one out."
+        )
     if run.named:
         return
-    shots = arm.scores[0].num_fewshot
     for other in arm.runs:
-        if other.recipe == run.recipe and other.seed != run.seed and shots == score.num_fewshot:
+        if other.recipe == run.recipe and other.seed != run.seed:
             continue
         raise DHRDError(
             f"Two different models would share the row {run.name!r}:\n{other.path}\n{run.path}\n"

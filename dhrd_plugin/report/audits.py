@@ -42,7 +42,7 @@ def load_audits(arguments: Sequence[str]) -> list[RationaleAudit]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             audits.append(_audit(content, name or content["file"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, AttributeError, ValueError, KeyError, TypeError) as error:
             raise DHRDError(
                 f"{path}: not an audit of rationales ({type(error).__name__}: {error}). Make one "
                 "with `dhrd-teach audit F.jsonl --json FILE`."

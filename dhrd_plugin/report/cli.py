@@ -125,11 +125,13 @@ def report(
         )
     benches, logs, audits = load_benches(bench), load_train_logs(train_log), load_audits(audit)
     summary = summarise(runs, baseline)
-    console = Console(highlight=False)
-    console.print(rich_report(summary, console))
-    if benches:
-        console.print("", rich_throughput(benches), sep="\n")
+    figures = {}
+    if html is not None or plots is not None:
+        from dhrd_plugin.report.html import html_report
+        from dhrd_plugin.report.plots import draw, left_out, save
 
+        figures = draw(summary, runs, benches, logs, audits)
+    # Files first: a reader of the terminal's table may close the pipe (`| head`).
     if markdown is not None:
         parts = [exports.markdown(summary), *([throughput_markdown(benches)] if benches else [])]
         _write(markdown, "\n".join(parts))
@@ -139,17 +141,16 @@ def report(
         _write(csv, exports.tidy_csv(summary))
     if json is not None:
         _write(json, exports.as_json(summary, benches))
-    if html is not None or plots is not None:
-        from dhrd_plugin.report.html import html_report
-        from dhrd_plugin.report.plots import draw, left_out, save
-
-        figures = draw(summary, runs, benches, logs, audits)
-        if plots is not None:
-            save(figures, plots)
-            for needs in left_out(figures):
-                print(f"note: not drawn: {needs}", file=sys.stderr)
-        if html is not None:
-            _write(html, html_report(summary, runs=runs, benches=benches, figures=figures))
+    if html is not None:
+        _write(html, html_report(summary, runs=runs, benches=benches, figures=figures))
+    if plots is not None:
+        save(figures, plots)
+        for needs in left_out(figures):
+            print(f"note: not drawn: {needs}", file=sys.stderr)
+    console = Console(highlight=False)
+    console.print(rich_report(summary, console))
+    if benches:
+        console.print("", rich_throughput(benches), sep="\n")
 
 
 def _write(path: Path, text: str) -> None:

@@ -84,8 +84,10 @@ def difference(row: Mapping[str, Arm], base: Mapping[str, Arm], over: Over) -> D
         return Difference(100 * value, None, None, None, runs, relative)
     seeds = [*_seed_errors(row, over), *_seed_errors(base, over)]
     errors = [*_document_errors(tasks), *seeds]
-    found = stats.interval_around(value, errors, "combined")
     test, p_value = _test(value, tasks, errors, has_seeds=bool(seeds))
+    if stats.total_error(errors).variance == 0:  # equal answers: nothing to draw from
+        return Difference(100 * value, None, None, None, runs, relative, test, p_value)
+    found = stats.interval_around(value, errors, "combined")
     low, high = 100 * found.low, 100 * found.high
     return Difference(100 * value, low, high, found.method, runs, relative, test, p_value)
 

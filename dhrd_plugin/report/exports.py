@@ -69,9 +69,17 @@ def latex(summary: Summary) -> str:
     lines.append(r"\midrule")
     for name, cells in body:
         for i, parts in enumerate(zip_longest(*cells, fillvalue=Line(""))):
-            lines.append(" & ".join([_latex(name) * (not i), *map(_latex_line, parts)]) + r" \\")
+            lines.append(
+                " & ".join([_latex_name(name) * (not i), *map(_latex_line, parts)]) + r" \\"
+            )
     lines += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"
+
+
+def _latex_name(name: str) -> str:
+    """At the beginning of a row, where a bracket or a star would be an argument of what ends the
+    row above."""
+    return ("{}" if name.startswith(("[", "*")) else "") + _latex(name)
 
 
 def _latex_line(line: Line) -> str:

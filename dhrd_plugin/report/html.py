@@ -91,6 +91,7 @@ def _scores(summary: Summary) -> Table:
     groups = [
         (f"{column.task} {column_head(column)[2]}", len(column.metrics))
         for column in summary.columns
+        if column.metrics
     ]
     heads = ["Model", *(metric_name(m) for column in summary.columns for m in column.metrics)]
     if summary.average_over:

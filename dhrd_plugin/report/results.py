@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from dhrd_plugin.decisions import UNDEFINED_FOR_CLASSIFIERS
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.evaluated import COT_MARKS, answered, describe_model, in_common, students
 from dhrd_plugin.report.samples import Sample, load_samples
+from dhrd_plugin.report.visible import visible
 
 TASK_PARTS = ("results", "n-samples", "higher_is_better")  # each has an entry per task
 
@@ -30,7 +32,7 @@ class TaskScore:
         unparsable: fraction of decoded answers that name no choice, where the task tells.
         dataset: the SuperGLUE member that the task is made from, or None.
         num_fewshot: examples shown before the question.
-        metrics: fractions by name; only metrics of which more is better.
+        metrics: by name; only those that are fractions and of which more is better.
         n, n_total: documents scored, and in the split (fewer are scored under --limit).
         samples: sorted by document.
     """
@@ -116,10 +118,10 @@ def split_argument(argument: str, wanted: str) -> tuple[str | None, Path]:
     Raises:
         DHRDError: no such path.
     """
-    if Path(argument).exists():
+    if os.path.exists(argument):  # unlike Path.exists, also of names that no file can have
         return None, Path(argument)
     for cut, char in enumerate(argument):
-        if char == "=" and cut and argument[cut + 1 :] and Path(argument[cut + 1 :]).exists():
+        if char == "=" and cut and os.path.exists(argument[cut + 1 :]):
             return argument[:cut], Path(argument[cut + 1 :])
     raise DHRDError(f"{argument}: no such file or folder. Give {wanted}, as PATH or NAME=PATH.")
 
@@ -148,6 +150,16 @@ def _load_run(path: Path, name: str | None) -> Run:
             f"{path}: not a results file of lm-evaluation-harness (it lacks {', '.join(absent)}). "
             "Give the results_*.json that `lm_eval --output_path` writes."
         )
+    try:
+        return _parse_run(content, path, name)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DHRDError(
+            f"{path}: not as lm-evaluation-harness writes it ({type(error).__name__}: {error}). "
+            "Run `lm_eval` again."
+        ) from None
+
+
+def _parse_run(content: Mapping[str, Any], path: Path, name: str | None) -> Run:
     tasks = list(content["configs"])
     lacking = [t for t in tasks for part in TASK_PARTS if t not in content[part]]
     if lacking:
@@ -161,7 +173,7 @@ def _load_run(path: Path, name: str | None) -> Run:
     auto_name, recipe, seed, identity = describe_model(content)
     return Run(
         path=path,
-        name=name or auto_name,
+        name=" ".join(visible(name or auto_name).split()),  # one line in every format
         named=name is not None,
         recipe=recipe,
         seed=seed,
@@ -224,10 +236,14 @@ def _metric_sources(
 ) -> dict[str, tuple[str, str]]:
     """Where each metric to be shown stands: name -> (harness metric, filter); F1 first, as papers
     write F1/acc. A decoded answer's exact match is the accuracy of its pooled twin."""
+    split = ((*key.rpartition(",")[::2], value) for key, value in results.items())
     found = [
         (metric, filter_name)
-        for metric, _, filter_name in (key.rpartition(",") for key in results)
-        if higher_is_better.get(metric) and metric not in unread | {"bypass"}
+        for metric, filter_name, value in split
+        if higher_is_better.get(metric)
+        and metric not in unread | {"bypass"}
+        and isinstance(value, int | float)
+        and abs(value) < 1.01  # neither BLEU, which is in points already, nor NaN
     ]
     found.sort(key=lambda source: not source[0].startswith("f1"))
     metrics = [metric for metric, _ in found]

@@ -55,11 +55,17 @@ def load_samples(path: Path, sources: Mapping[str, tuple[str, str]]) -> tuple[Sa
                 cluster=_cluster(record["doc"], doc_id),
                 values=values,
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (AttributeError, ValueError, KeyError, TypeError) as error:
             raise DHRDError(
                 f"{path}:{number}: not a sample as the harness logs it "
                 f"({type(error).__name__}: {error}). Run `lm_eval` again."
             ) from None
+    for sample in samples.values():
+        if absent := sources.keys() - sample.values.keys():
+            raise DHRDError(
+                f"{path}: document {sample.doc_id} has no {min(absent)}. The file is incomplete: "
+                "run `lm_eval` again."
+            )
     return tuple(samples[doc_id] for doc_id in sorted(samples))
 
 

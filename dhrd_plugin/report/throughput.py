@@ -196,7 +196,8 @@ def _notes(bench: Bench) -> Iterator[str]:
         f"tokenising included; median of {settings['repeats']} runs (least–most) after a warm-up, "
         f"each side at its fastest batch size of {sizes}. All sides sort what they batch by "
         "length; pooled head and plain classifier hold batches to "
-        f"{settings['batch_tokens']:,} tokens."
+        f"{settings['batch_tokens']:,} tokens. The sides ran one after the other: a machine that "
+        "was busier in between shows in their ratios."
     )
     for side in bench.sides:
         yield from _side_notes(bench, side)
@@ -210,13 +211,12 @@ def _notes(bench: Bench) -> Iterator[str]:
     if settings.get("price_per_hour") is not None:
         yield f"Cost: at {settings['price_per_hour']:g} USD per hour of the machine."
     versions = ", ".join(f"{name} {number}" for name, number in bench.versions.items())
-    precisions = " and ".join(sorted({s.precision for s in bench.sides if s.precision}))
-    yield f"{_hardware(bench)}; {precisions or 'precision unknown'}; {versions}."
+    yield f"{_hardware(bench)}; {_precisions(bench)}; {versions}."
 
 
 def _side_notes(bench: Bench, side: Side) -> Iterator[str]:
     label, settings = LABELS[side.kind], bench.settings
-    if side.kind == "cot":
+    if side.kind == "cot" and side.speed:
         where = {
             "hf": "transformers",
             "vllm": f"vLLM, which was given all {side.concurrency} at once and batches by itself",
@@ -230,7 +230,16 @@ def _side_notes(bench: Bench, side: Side) -> Iterator[str]:
     if side.batch_size == max(settings["batch_sizes"]) < side.documents:
         yield f"{label}: the largest batch size was the fastest; a larger one may be faster still."
     if side.problem:
-        yield f"{label}: {side.problem}"
+        after = f" after {side.repeats} timed runs" if side.speed else ""
+        yield f"{label}: {side.problem}{after}"
+
+
+def _precisions(bench: Bench) -> str:
+    """Of the weights, side by side where they differ."""
+    known = {LABELS[side.kind]: side.precision for side in bench.sides if side.precision}
+    if len(set(known.values())) > 1:
+        return ", ".join(f"{label} in {precision}" for label, precision in known.items())
+    return next(iter(known.values()), "precision unknown")
 
 
 def _hardware(bench: Bench) -> str:

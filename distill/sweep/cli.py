@@ -14,7 +14,7 @@ from dhrd_plugin.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, DHRDError
 from dhrd_plugin.quiet import quiet_libraries
 from distill.config import DistillConfig
 from distill.flags import add_flags, to_config
-from distill.sweep.search import SAMPLERS, TPE_TRIALS
+from distill.sweep.search import SAMPLERS, TPE_TRIALS, most_combinations
 from distill.sweep.space import SWEPT, Range, Space, corners, parse_values, searched, text_of
 
 if TYPE_CHECKING:
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from dhrd_plugin.checkpoint import StudentConfig
     from distill.sweep.trials import Sweep
 
-BEST_FOLDER = "best"
-
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dhrd-distill sweep",
-        usage="%(prog)s --alpha VALUES [--beta VALUES] [--lr VALUES] [--kd-temperature VALUES]\n"
+        usage="%(prog)s [--alpha VALUES] [--beta VALUES] [--lr VALUES] [--kd-temperature VALUES]\n"
         "       [--output DIR] [options]",
         description="Train students with several values of alpha, beta, the temperature of soft "
         "targets or the learning rate, and judge them on the dev rows. VALUES are a list (0,0.1,1) "
@@ -75,8 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--train-best",
         action="store_true",
-        help="train the best combination once more, in DIR/best, with the next seed: its dev rows "
-        "and its dev score took no part in the choice",
+        help="train the best trial's combination once more, in DIR/best-TRIAL, with the next seed, "
+        "whose dev score took no part in the choice",
     )
     own = {f"--{name.replace('_', '-')}" for name in SWEPT} | {"--output"}
     add_flags(parser, leave_out=own)
@@ -148,7 +146,7 @@ def _run(
     from distill.train import train
 
     is_first = os.environ.get("RANK", "0") == "0"  # of several processes (`accelerate launch`)
-    console = Console(stderr=True, quiet=not is_first, highlight=False)
+    console = Console(stderr=True, quiet=not is_first, highlight=False, markup=False)
 
     def train_one(run: DistillConfig) -> StudentConfig:
         clear_device_cache(garbage_collection=True)  # of what the last student, or failure, left
@@ -157,6 +155,12 @@ def _run(
         with TrainingDisplay(run.output, console) as display:
             return train(run, report=display.update)
 
+    combinations = most_combinations(space, sampler=sampler, trials=trials)
+    console.print(
+        f"At most {combinations * seeds:,} students in all: combinations {combinations:,}, "
+        f"seeds {seeds}.",
+        soft_wrap=True,
+    )
     sweep = run_sweep(
         config,
         space,
@@ -168,7 +172,7 @@ def _run(
     )
     console.print(results_table(sweep, space))
     for line in failures(sweep):
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     best = sweep.best
     if best is None:
         raise DHRDError("Every trial failed: there is no best one.", exit_code=EXIT_FAILED)
@@ -177,7 +181,9 @@ def _run(
         _draw(sweep, space, console)
     if train_best:
         unseen = config.seed + seeds
-        run = replace(config, **best.params, seed=unseen, output=config.output / BEST_FOLDER)
+        # Another folder than that of an earlier best one: more trials may have found a better.
+        folder = config.output / f"best-{best.number}"
+        run = replace(config, **best.params, seed=unseen, output=folder)
         dev = train_one(run).training["dev"]
         console.print(
             f"{run.output}: dev score {dev['score']:.3f} of a seed that the sweep has not seen, "
@@ -195,4 +201,4 @@ def _draw(sweep: Sweep, space: Space, console: Console) -> None:
         for path in draw(sweep, space):
             console.print(f"Heat map: {path}", soft_wrap=True)
     except DHRDError as error:
-        console.print(f"No heat map: {error}", soft_wrap=True, markup=False)
+        console.print(f"No heat map: {error}", soft_wrap=True)

@@ -22,7 +22,7 @@ def results_table(sweep: Sweep, space: Space) -> Table:
     for name in ("-log p", "tokens", "seconds"):
         table.add_column(name, justify="right")
     for trial in sweep.ranked:
-        settings = [f"{trial.params[name]:.4g}" for name in names]
+        settings = [f"{trial.params[name]:.3g}" for name in names]
         best = trial is sweep.best
         table.add_row(
             str(trial.number), *settings, *_results(trial, seeds), style="bold" if best else ""
@@ -42,9 +42,11 @@ def outcome(sweep: Sweep, trial: Trial) -> str:
     """A line on a trial that has just ended."""
     if trial.score is None:
         return f"Trial {trial.number} failed."
+    text = f"Trial {trial.number}: dev score {trial.score:.3f}"
     best = sweep.best
-    so_far = "" if best is None or best is trial else f"; trial {best.number} has {best.score:.3f}"
-    return f"Trial {trial.number}: dev score {trial.score:.3f}{so_far or ', the best so far'}"
+    if best is None or best is trial:
+        return f"{text}, the best so far"
+    return f"{text}; trial {best.number} has {best.score:.3f}"
 
 
 def failures(sweep: Sweep) -> list[str]:

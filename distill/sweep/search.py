@@ -64,6 +64,13 @@ def search(
     study.optimize(objective, n_trials=trials)
 
 
+def most_combinations(space: Space, *, sampler: str, trials: int | None) -> int:
+    """How many different ones `search` asks for at most."""
+    total = math.prod(math.inf if isinstance(v, Range) else len(v) for v in space.values())
+    asked_for = trials or (TPE_TRIALS if sampler == "tpe" else total)
+    return int(min(asked_for, total))
+
+
 def _suggest(trial: Trial, name: str, values: tuple[float, ...] | Range) -> float:
     if isinstance(values, Range):
         return trial.suggest_float(name, values.low, values.high, log=values.log)

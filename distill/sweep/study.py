@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, harmonic_mean
@@ -20,7 +21,7 @@ from distill.state import TRAIN_LOG
 from distill.student import resolve_dtype
 from distill.sweep.search import search
 from distill.sweep.space import Params, Space, describe
-from distill.sweep.trials import Sweep, Trial
+from distill.sweep.trials import Sweep, Trial, alone_in
 from distill.train import NotFiniteError
 
 Train = Callable[[DistillConfig], StudentConfig]
@@ -49,23 +50,24 @@ def run_sweep(
     Raises:
         DHRDError: wrong input, or another sweep in the folder.
     """
-    sweep = open_sweep(config, space, seeds=seeds, sampler=sampler)
+    with open_sweep(config, space, seeds=seeds, sampler=sampler) as sweep:
 
-    def evaluate(params: Params) -> float:
-        trial = sweep.find(params)
-        if trial is None:
-            number = len(sweep.trials)
-            setting = replace(config, **params, output=config.output / f"trial-{number}")
-            trial = run_trial(number, params, expand(setting, seeds=seeds), train)
-            sweep.add(trial)
-            report(sweep, trial)
-        return trial.value
+        def evaluate(params: Params) -> float:
+            trial = sweep.find(params)
+            if trial is None:
+                number = len(sweep.trials)
+                setting = replace(config, **params, output=config.output / f"trial-{number}")
+                trial = run_trial(number, params, expand(setting, seeds=seeds), train)
+                sweep.add(trial)
+                report(sweep, trial)
+            return trial.value
 
-    search(space, evaluate, sampler=sampler, trials=trials, seed=config.seed)
-    return sweep
+        search(space, evaluate, sampler=sampler, trials=trials, seed=config.seed)
+        return sweep
 
 
-def open_sweep(config: DistillConfig, space: Space, *, seeds: int, sampler: str) -> Sweep:
+@contextmanager
+def open_sweep(config: DistillConfig, space: Space, *, seeds: int, sampler: str) -> Iterator[Sweep]:
     """The sweep in `config.output`, begun or to begin, on the data as they are now."""
     data = load_training_data(
         config.tasks,
@@ -86,12 +88,9 @@ def open_sweep(config: DistillConfig, space: Space, *, seeds: int, sampler: str)
         sampler=sampler,
         **describe(space),
     )
-    return Sweep(
-        config.output,
-        settings,
-        independent_rows=independent_rows(data),
-        write=processes.is_main_process,
-    )
+    writes = processes.is_main_process
+    with alone_in(config.output) if writes else nullcontext():
+        yield Sweep(config.output, settings, independent_rows=independent_rows(data), write=writes)
 
 
 def independent_rows(data: TrainingData) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,10 +87,12 @@ class Sweep:
         self._write = write
         self._path = folder / SWEEP_FILE
         self._staging = folder / f"{SWEEP_FILE}.partial"
+        # Of several processes the writing one may be ahead: its file is none of other origin.
+        ours = {self._path, self._staging}
         if self._path.is_file():
             saved, self.trials = _read(self._path)
             check_same_settings(folder, saved, settings)
-        elif folder.is_dir() and set(folder.iterdir()) - {self._staging}:
+        elif folder.is_dir() and set(folder.iterdir()) - ours:
             raise DHRDError(
                 f"--output {folder}: the folder holds other files, and no sweep. Name a new or an "
                 "empty folder."
@@ -127,12 +131,40 @@ class Sweep:
             "trials": [asdict(trial) for trial in self.trials],
         }
         with writable(self._path):
-            self.folder.mkdir(parents=True, exist_ok=True)
             with self._staging.open("w", encoding="utf-8") as file:
                 file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             self._staging.replace(self._path)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder, and hold it for one sweep alone until that has ended or was killed.
+
+    Raises:
+        DHRDError: another sweep holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise DHRDError(
+            f"--output {folder}: cannot write there ({error.strerror}). Name another folder."
+        ) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DHRDError(
+                f"--output {folder}: another sweep is at work there. Wait for it to end, or name "
+                "another folder."
+            ) from None
+        except OSError:  # a file system that locks no folders, such as NFS
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Trial]]:
@@ -141,9 +173,10 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Trial]]:
         saved = json.loads(path.read_text(encoding="utf-8"))
         schema = saved["schema"]
         if schema == SCHEMA:
-            return saved["settings"], [Trial(**trial) for trial in saved["trials"]]
+            return dict(saved["settings"]), [Trial(**trial) for trial in saved["trials"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DHRDError(
-            f"{path} cannot be read ({error}). Name another --output, or delete that folder."
+            f"{path} cannot be read as the results of a sweep ({type(error).__name__}: {error}). "
+            "Name another --output."
         ) from None
     raise DHRDError(f"{path}: schema is {schema!r}, this version reads {SCHEMA!r}.")

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from torch import Tensor
 
 from dhrd_plugin.backbones import load_causal_lm, load_tokenizer
 from dhrd_plugin.batching import Batch, EncodedDecision, Encoder, batches_by_length, collate
+from dhrd_plugin.bench.memory import PeakMemory
 from dhrd_plugin.modeling import DualHeadModel, length_groups
 from distill.data import load_training_data
 from distill.losses import label_cross_entropy, token_cross_entropy
@@ -153,24 +153,12 @@ def step_memory(side: Side, args: argparse.Namespace) -> int:
     training = Training(args)
     training.step(side, training.batch(1, 8, 8))  # optimizer state, libraries' buffers
     batch = training.batch(args.batch_size, args.input_tokens, args.rationale_tokens)
-    if DEVICE.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.max_memory_allocated()
-        training.step(side, batch)
-        return torch.cuda.max_memory_allocated() - before
-    # ru_maxrss will not do: it includes the loading of the model, and a child process inherits its
-    # parent's.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident_peak()
+    memory = PeakMemory(DEVICE)
+    before = memory.read()
     training.step(side, batch)
-    return resident_peak() - before
-
-
-def resident_peak() -> int:
-    """Highest resident size of this process since it was last reset, in bytes."""
-    match = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert match is not None
-    return int(match[1]) * 1024
+    after = memory.read()
+    assert before is not None and after is not None, "needs CUDA or Linux"
+    return after - before
 
 
 def scenes_rows(backbone: str) -> list[EncodedDecision]:

@@ -22,7 +22,6 @@ from dhrd_plugin.report.diff.documents import (
     Document,
     Reply,
     pair_up,
-    visible,
 )
 from dhrd_plugin.report.results import Run, TaskScore, drop_superseded, load_runs
 from dhrd_plugin.significance import holm, mcnemar, t_test
@@ -175,7 +174,7 @@ def load_model(argument: str) -> Model:
             f"{listed}\nGive one of these files."
         )
     marks = {mark for _, mark in scores}
-    name = visible(runs[0].name) + (marks.pop() if len(marks) == 1 else "")
+    name = runs[0].name + (marks.pop() if len(marks) == 1 else "")
     return Model(name, tuple(scores.values()))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dhrd_plugin.decisions import Pair
 from dhrd_plugin.report.answers import Answer
+from dhrd_plugin.report.visible import visible
 
 BOTH_RIGHT, FIXED, BROKEN, BOTH_WRONG = "both-right", "fixed", "broken", "both-wrong"
 # In which order documents are shown, and what the kinds mean.
@@ -17,7 +18,6 @@ KINDS = {
     BOTH_WRONG: "both wrong, with different answers",
 }
 MAX_SHOWN = 8  # choices of a document
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -108,21 +108,6 @@ def pair_up(a: Answer, b: Answer) -> Document:
         b=_reply(b, asked),
         pairs=tuple(answer.pairs for answer in (a, b) if answer.pairs),
     )
-
-
-def visible(text: str) -> str:
-    """`text` with control characters (terminal escapes, say) as the symbols that stand for them;
-    line breaks and tabs stay.
-
-    >>> visible("\\x1b[31mred\\r\\n")
-    '␛[31mred\\n'
-    """
-    return _CONTROL.sub(_symbol, text.replace("\r\n", "\n"))
-
-
-def _symbol(control: re.Match[str]) -> str:
-    code = ord(control[0])
-    return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else "\ufffd"
 
 
 def _reply(answer: Answer, asked: Answer) -> Reply:

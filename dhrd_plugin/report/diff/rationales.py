@@ -10,7 +10,8 @@ from typing import Any
 
 from dhrd_plugin.decisions import Pair, build_decision, infer_formulation
 from dhrd_plugin.errors import DHRDError
-from dhrd_plugin.report.diff.documents import Document, visible
+from dhrd_plugin.report.diff.documents import Document
+from dhrd_plugin.report.visible import visible
 
 SCHEMA = "dhrd.rationale/1"
 Key = tuple[str, str, int]  # (task, split, index)

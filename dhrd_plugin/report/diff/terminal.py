@@ -84,7 +84,7 @@ def _table(first: str, *numbers: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(Text(first), overflow="fold")
     for head in numbers:
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right", overflow="fold")
     return table
 
 

@@ -49,6 +49,7 @@ RC = {
     "lines.markersize": 4,
     "svg.fonttype": "none",
     "svg.hashsalt": "dhrd",
+    "text.parse_math": False,  # a name may hold dollars
     "xtick.labelsize": SMALL,
     "ytick.labelsize": SMALL,
 }
