@@ -114,7 +114,14 @@ def test_latex_compiles(summary, nasty, tmp_path):
     source = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{content}"
     (tmp_path / "report.tex").write_text(source + "\n\\end{document}", encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,  # it asks for files that it does not find
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout[-2000:]
 
 

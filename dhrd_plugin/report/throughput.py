@@ -7,12 +7,12 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dhrd_plugin.report.benches import KINDS, Bench, Kind, Side, Speed
+from dhrd_plugin.report.table import NO_VALUE
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-NO_VALUE = "–"
 LABELS: dict[Kind, str] = {
     "pooled": "pooled head",
     "plain": "plain classifier",
