@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dhrd_plugin.errors import DHRDError
-from dhrd_plugin.report.results import split_argument
+from dhrd_plugin.report.inputs import split_argument
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.evaluated import answered, describe_model
+from dhrd_plugin.report.inputs import find_files
 
 if TYPE_CHECKING:
     from dhrd_plugin.report.summary import Row
@@ -126,7 +127,15 @@ def load_benches(paths: Sequence[str | Path]) -> list[Bench]:
     Raises:
         DHRDError: a path that is not there or holds no bench, or a file that is none.
     """
-    files = [file for path in paths for file in _bench_files(Path(path))]
+    files = [
+        file
+        for path in paths
+        for file in find_files(
+            Path(path),
+            "bench_*.json",
+            f"Make one with `dhrd-bench --student DIR --task T --output {path}`.",
+        )
+    ]
     return [_load(file) for file in {file.resolve(): file for file in files}.values()]
 
 
@@ -137,18 +146,6 @@ def throughput_of(row: Row, benches: Sequence[Bench]) -> Side | None:
             if side.speed and side.recipe in row.recipes and side.mark == row.mark:
                 return side
     return None
-
-
-def _bench_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    files = sorted(path.rglob("bench_*.json"))
-    if not files:
-        raise DHRDError(
-            f"{path}: no such file, and no folder with bench_*.json in it or below. Make one with "
-            f"`dhrd-bench --student DIR --task T --output {path}`."
-        )
-    return files
 
 
 def _load(path: Path) -> Bench:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from dhrd_plugin.decisions import UNDEFINED_FOR_CLASSIFIERS
 from dhrd_plugin.errors import DHRDError
 from dhrd_plugin.evaluated import COT_MARKS, answered, describe_model, in_common, students
+from dhrd_plugin.report.inputs import find_files, split_argument
 from dhrd_plugin.report.samples import Sample, load_samples
 from dhrd_plugin.report.visible import visible
 
@@ -83,7 +83,11 @@ def load_runs(arguments: Sequence[str]) -> list[Run]:
     runs: dict[tuple[str | None, Path], tuple[str | None, Path]] = {}
     for argument in arguments:
         name, path = split_argument(argument, "what `lm_eval --output_path` wrote to")
-        for file in _result_files(path):
+        for file in find_files(
+            path,
+            "results_*.json",
+            f"Write them with `lm_eval … --output_path {path} --log_samples`.",
+        ):
             runs.setdefault((name, file.resolve()), (name, file))
     return [_load_run(file, name) for name, file in runs.values()]
 
@@ -105,37 +109,6 @@ def drop_superseded(runs: Sequence[Run]) -> list[Run]:
         for run in runs
     ]
     return [run for run in kept if run.scores]
-
-
-def split_argument(argument: str, wanted: str) -> tuple[str | None, Path]:
-    """`PATH` or `NAME=PATH` as (name, path).
-
-    Both names (`DHRD α=1`) and paths may hold "=": the first cut that leaves a path counts.
-
-    Args:
-        wanted: what to give, for the error.
-
-    Raises:
-        DHRDError: no such path.
-    """
-    if os.path.exists(argument):  # unlike Path.exists, also of names that no file can have
-        return None, Path(argument)
-    for cut, char in enumerate(argument):
-        if char == "=" and cut and os.path.exists(argument[cut + 1 :]):
-            return argument[:cut], Path(argument[cut + 1 :])
-    raise DHRDError(f"{argument}: no such file or folder. Give {wanted}, as PATH or NAME=PATH.")
-
-
-def _result_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    files = sorted(path.rglob("results_*.json"))
-    if not files:
-        raise DHRDError(
-            f"{path}: no results_*.json in this folder or below. Write them with "
-            f"`lm_eval … --output_path {path} --log_samples`."
-        )
-    return files
 
 
 def _load_run(path: Path, name: str | None) -> Run:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dhrd_plugin.errors import DHRDError
-from dhrd_plugin.report.results import split_argument
+from dhrd_plugin.report.inputs import find_files, split_argument
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,11 @@ def load_train_logs(arguments: Sequence[str]) -> list[TrainLog]:
     logs: dict[Path, TrainLog] = {}
     for argument in arguments:
         name, path = split_argument(argument, "a train_log.jsonl or a student's folder")
-        for file in _log_files(path):
+        for file in find_files(
+            path, "train_log.jsonl", "Give the folder that `dhrd-distill --output` wrote to."
+        ):
             logs.setdefault(file.resolve(), _load(file, name or _setting(file)))
     return list(logs.values())
-
-
-def _log_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    files = sorted(path.rglob("train_log.jsonl"))
-    if not files:
-        raise DHRDError(
-            f"{path}: no train_log.jsonl in this folder or below. Give the folder that "
-            "`dhrd-distill --output` wrote to."
-        )
-    return files
 
 
 def _setting(file: Path) -> str:
