@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from dhrd_plugin.evaluated import in_common
-from dhrd_plugin.report.arms import Arm, Arms, find_row, fold
+from dhrd_plugin.report.arms import Arm, Arms, check_same_documents, find_row, fold
 from dhrd_plugin.report.estimates import Difference, Estimate, difference, score
 from dhrd_plugin.report.results import Run
 from dhrd_plugin.significance import holm, smallest_difference
@@ -92,7 +92,7 @@ def summarise(runs: Sequence[Run], baseline: str | None = None) -> Summary:
 
     Raises:
         DHRDError: an unknown baseline, runs of one row that are no seeds of one setting, or
-            documents that differ where runs are folded or compared.
+            documents that differ where runs are folded, compared or, as many of them, in one column.
     """
     arms = fold(runs)
     base_name = find_row(baseline, arms) if baseline is not None else None
@@ -124,6 +124,9 @@ def _columns(arms: Arms) -> list[Column]:
     for task in dict.fromkeys(column for row in arms.values() for column in row):
         there = [row[task] for row in arms.values() if task in row]
         largest = max((arm.scores[0] for arm in there), key=lambda found: found.n)
+        for arm in there:  # a row of fewer documents shows how many
+            if arm.scores[0].n == largest.n:
+                check_same_documents(largest, arm.scores[0])
         groups = len({sample.cluster for sample in largest.samples})
         smallest = smallest_difference(groups)
         columns.append(
