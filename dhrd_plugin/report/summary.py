@@ -92,7 +92,7 @@ def summarise(runs: Sequence[Run], baseline: str | None = None) -> Summary:
 
     Raises:
         DHRDError: an unknown baseline, runs of one row that are no seeds of one setting, or
-            documents that differ where runs are folded, compared or, as many of them, in one column.
+            documents that differ where runs are folded or compared or share a column.
     """
     arms = fold(runs)
     base_name = find_row(baseline, arms) if baseline is not None else None
